@@ -1,0 +1,49 @@
+// Package auth decides whether a login is good: local users, LDAP, and combinations of them.
+package auth
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+)
+
+// A Request is one login to be judged.
+type Request struct {
+	Username   string // as the client sent it, control bytes replaced; "" when none was sent
+	Password   []byte // overwritten by the caller when Authenticate has returned
+	CommonName string // of the verified certificate; "" without one
+	Source     netip.AddrPort
+}
+
+// An Identity is who a login turned out to be.
+type Identity struct {
+	Name   string   // canonical user name
+	Groups []string // group DNs or names that were found, for policy
+	By     string   // the back end that said yes: "ldap", "file"
+}
+
+// An Authenticator judges logins. Any goroutine. It returns by the deadline of ctx.
+//
+// The error is a *Denied when the answer is a definite no, and anything else when the back end could not be asked
+// (the client is then told to try again later).
+type Authenticator interface {
+	Authenticate(ctx context.Context, r *Request) (*Identity, error)
+}
+
+// ErrUnknownUser is inside the *Denied of a back end that does not hold the name at all.
+var ErrUnknownUser = errors.New("unknown user")
+
+// Denied is a definite no. Reason is for the server's log and may say everything but the password; Public is what
+// the client may read, and is the same for every reason that would tell a guesser something.
+type Denied struct {
+	Reason string
+	Public string
+	Err    error // ErrUnknownUser or nil
+}
+
+func (d *Denied) Error() string { return d.Reason }
+func (d *Denied) Unwrap() error { return d.Err }
+
+// PublicRefusal is the Public text for unknown user, wrong password, locked, disabled and not in a group alike
+// (security S045).
+const PublicRefusal = "wrong user name or password, or not allowed to connect"

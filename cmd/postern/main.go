@@ -1,0 +1,4 @@
+// Command postern is an OpenVPN-compatible remote-access gateway.
+package main
+
+func main() {}

@@ -1,0 +1,190 @@
+// Package config is the configuration language: OpenVPN's server.conf with Postern's own directives in it. It
+// turns files into plain values and opens nothing but those files.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is one server's configuration. It is validated once and never changed after.
+type Config struct {
+	Path string // the file it came from
+	Dir  string // directory that relative names start from (the working directory, or cd)
+
+	Listen     []Listen
+	Multihome  bool
+	SendBuf    int // SO_SNDBUF bytes; 0 leaves ours
+	RecvBuf    int
+	MaxClients int
+	TCPQueue   int // tcp-queue-limit, packets
+
+	Dev      string // "tun" picks the next free number
+	MTU      int
+	TxQueue  int
+	Topology Topology
+	// Server's own addresses inside, with the network's prefix length. Zero when the family is not served.
+	Addr4, Addr6            netip.Prefix
+	Pool4                   Range // first..last; zero without a pool
+	Pool6                   Range // first address and, by Last, the size of the pool
+	Pool6Bits               int   // prefix length pushed with IPv6 addresses
+	PoolPersist             string
+	PoolPersistEvery        time.Duration // 0: read only, entries fixed
+	Routes                  []Route       // kernel routes into the tunnel
+	NoRouteExec, NoIfconfig bool
+	NAT                     bool // Postern: nat yes
+	NoOffload               bool // Postern: tun-offload no
+
+	Push              []string // in the order they go on the wire, macros' pushes included
+	ClientConfigDir   string
+	CCDExclusive      bool
+	ClientToClient    bool
+	DuplicateCN       bool
+	UsernameAsCN      bool
+	VerifyClientCert  CertMode
+	Ping, PingRestart time.Duration // server side (keepalive has been doubled)
+	PingExit          time.Duration
+	Inactive          time.Duration
+	InactiveBytes     int64
+	SessionTimeout    time.Duration
+	ExitNotify        int // explicit-exit-notify N
+
+	CA, Cert, Key, ExtraCerts, DH Material
+	CRL                           Material
+	CRLDir                        bool // crl-verify DIR dir
+	TLSAuth                       Material
+	TLSAuthDirection              int // -1 both ways, 0, 1
+	TLSCrypt                      Material
+	TLSCryptV2                    Material
+	ForceCookie                   bool
+	Auth                          string   // digest, canonical upper case: SHA1, SHA256...
+	TLSMin, TLSMax                uint16   // crypto/tls version numbers; TLSMax 0: none
+	CipherSuites                  []uint16 // crypto/tls ids for TLS 1.2; nil: default
+	Curves                        []uint16 // crypto/tls CurveIDs; nil: default
+	RemoteCertTLS                 bool     // remote-cert-tls client
+	VerifyX509Name                string
+	VerifyX509Type                string   // subject, name, name-prefix
+	PeerFingerprints              [][]byte // SHA-256 of leaves
+
+	HandWindow, TranWindow, TLSTimeout   time.Duration
+	Renegotiate                          time.Duration // 0: never
+	RenegotiateMin                       time.Duration // lower bound of the random choice; 0: 90 % of Renegotiate
+	RenegotiateBytes, RenegotiatePackets int64
+
+	DataCiphers    []string // canonical names
+	CipherFallback string
+	ReplayWindow   int // packets
+	MSSFix         MSSFix
+	MaxPacket      int // max-packet-size, IP and UDP headers included
+
+	Status        string
+	StatusEvery   time.Duration
+	StatusVersion int
+	Verb, Mute    int
+	Log           string
+	LogAppend     bool
+	User, Group   string
+	WritePID      string
+	SetEnv        [][2]string
+	Control       string // Postern: control-socket PATH, for postern status
+
+	LDAP  *LDAP
+	Users string // auth-users-file
+	// LoginMustMatchCert: login = certificate CN. Default yes.
+	LoginMustMatchCert bool
+}
+
+// WantLogin reports whether clients must send a user name and password.
+func (c *Config) WantLogin() bool { return c.LDAP != nil || c.Users != "" }
+
+// Listen is one address to listen on.
+type Listen struct {
+	Network string         // udp or tcp
+	Addr    netip.AddrPort // unspecified address: all; 4-in-6 never
+	V6Only  bool
+	Any4    bool // an unspecified IPv4 address: IPv4 only
+}
+
+type Topology uint8
+
+const (
+	Subnet Topology = iota
+	Net30
+	P2P
+)
+
+type CertMode uint8
+
+const (
+	CertRequire CertMode = iota
+	CertOptional
+	CertNone
+)
+
+// Range is addresses from First to Last, both included.
+type Range struct{ First, Last netip.Addr }
+
+// Route is a kernel route into the tunnel.
+type Route struct {
+	Net     netip.Prefix
+	Gateway netip.Addr // zero: through the device
+	Metric  int
+}
+
+// Material is PEM or other file contents: by name or inline. Name is for messages, and for reading again.
+type Material struct {
+	Name  string // absolute path, or "[inline]"
+	Bytes []byte // contents, read when the configuration was
+}
+
+// Set reports whether the directive was given.
+func (m Material) Set() bool { return m.Name != "" }
+
+// MSSFix is how TCP maximum segment sizes are lowered. Max 0: not at all.
+type MSSFix struct {
+	Max  int
+	Mode MSSMode
+}
+
+type MSSMode uint8
+
+const (
+	MSSLink  MSSMode = iota // Max bounds the UDP payload
+	MSSMTU                  // Max includes outer IP and UDP or TCP headers
+	MSSFixed                // MSS = Max - 40 (60 for IPv6)
+)
+
+// LDAP is the directory login.
+type LDAP struct {
+	URLs           []string
+	StartTLS       bool
+	CA             Material
+	BindDN         string
+	BindPassword   string // from ldap-bind-password-file
+	UserBase       string
+	UserFilter     string // %u is the login, escaped
+	RequireGroups  []string
+	Timeout        time.Duration // per step
+	AllowCleartext bool
+}
+
+// Client is what a client-config-dir file says of one client.
+type Client struct {
+	Path          string
+	Disable       bool
+	IfconfigPush4 netip.Addr
+	IfconfigMask  netip.Addr // mask or peer, as written
+	IfconfigPush6 netip.Prefix
+	Gateway6      netip.Addr
+	IRoutes       []netip.Prefix
+	PushReset     bool
+	PushRemove    []PushRemove
+	Push          []string
+	Warnings      []string // lines that were skipped, with file and line
+}
+
+// PushRemove is one push-remove and how many of Client.Push stood before it.
+type PushRemove struct {
+	Prefix string
+	At     int
+}

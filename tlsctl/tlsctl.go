@@ -1,0 +1,118 @@
+package tlsctl
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net/netip"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Config is what all sessions of a server share. It is not changed once a session or gate has it.
+type Config struct {
+	// TLS is a complete server configuration, client certificate rules included (VerifyConnection). tlsctl sets
+	// SessionTicketsDisabled and DynamicRecordSizingDisabled on a copy.
+	TLS *tls.Config
+	// Wrap is how control packets are protected.
+	Wrap Wrapping
+	// Ciphers are the data ciphers in order of preference (canonical names); CipherFallback, if set, serves
+	// clients that cannot negotiate.
+	Ciphers        []string
+	CipherFallback string
+	// TunMTU is pushed to clients that announce IV_MTU.
+	TunMTU int
+	// MaxPacket bounds the UDP payload of a control packet we send; 0 means 1200.
+	MaxPacket int
+	Timing    Timing
+	// WantLogin: a user name and password are required; without them the client gets AUTH_FAILED.
+	WantLogin bool
+	Log       zerolog.Logger
+}
+
+// Timing holds the control channel's timers. Zero means the default; Renegotiate < 0 means never.
+type Timing struct {
+	HandWindow  time.Duration // 60 s: first packet to authorised
+	TLSTimeout  time.Duration // 2 s: first retransmission
+	Renegotiate time.Duration // 3600 s: the server begins a renegotiation (jittered down by up to 10 %)
+	Transition  time.Duration // 3600 s: how long the old key goes on receiving
+}
+
+// An Owner is the server's side of one session. Its methods are called from the session's goroutines.
+type Owner interface {
+	// Send sends one control packet to the client. It must not block and must not keep pkt.
+	Send(pkt []byte)
+	// Admit decides about a login. It may block until ctx ends, and is called once per negotiation (Hello.First
+	// tells which). A *Denial becomes AUTH_FAILED; any other error means "try again later".
+	Admit(ctx context.Context, h *Hello) (*Grant, error)
+	// Install takes a new data key, only after Admit has agreed.
+	Install(k KeyMaterial) error
+	// Established is called once, when the first PUSH_REPLY has been handed to the reliability layer.
+	Established()
+}
+
+// A Hello is what a client has shown of itself when it asks to be let in.
+type Hello struct {
+	First       bool // false at a renegotiation
+	KeyID       KeyID
+	Chain       []*x509.Certificate // verified chain, leaf first; empty without a certificate
+	TLSVersion  uint16
+	Username    string // control bytes replaced by '_'
+	Password    Secret // wiped by the session after Admit has returned
+	HasLogin    bool   // the client sent a user name or password
+	Peer        PeerInfo
+	Options     string // the client's OCC string
+	SessionName string // the session's name in log lines
+}
+
+// A Grant is what an admitted client gets. Only the first negotiation's is used, but every one must be agreed to.
+type Grant struct {
+	// Push is the list of options in order, without what the session adds by itself behind it: peer-id, cipher,
+	// protocol-flags or key-derivation, tun-mtu.
+	Push   []string
+	PeerID uint32
+}
+
+// A Denial is a definite no. Public is sent as AUTH_FAILED,Public; Temporary asks a client that understands it to
+// come again by itself (AUTH_FAILED,TEMP).
+type Denial struct {
+	Public    string
+	Temporary bool
+	Err       error // the reason, for the log
+}
+
+func (d *Denial) Error() string {
+	if d.Err != nil {
+		return d.Err.Error()
+	}
+	return d.Public
+}
+func (d *Denial) Unwrap() error { return d.Err }
+
+// KeyMaterial is one negotiated data key.
+type KeyMaterial struct {
+	ID         KeyID
+	Cipher     string // canonical upper-case name
+	ToClient   Secret // 128 bytes: cipher slot 64, hmac slot 64
+	FromClient Secret
+	PeerID     uint32
+	V2         bool // the client sends and takes P_DATA_V2
+	Started    time.Time
+}
+
+// An Opening is a client that has proved its address (or came over a stream) and may have a session.
+type Opening struct {
+	From   netip.AddrPort
+	Client SessionID
+	Server SessionID
+	Stream bool // over TCP: no cookie was used, our reset is still to be sent
+	first  []byte
+	wrap   wrapper
+}
+
+// Secret is bytes that must not be printed.
+type Secret []byte
+
+func (Secret) String() string   { return "[secret]" }
+func (Secret) GoString() string { return "[secret]" }
