@@ -12,9 +12,12 @@ import (
 
 // Config is what all sessions of a server share. It is not changed once a session or gate has it.
 type Config struct {
-	// TLS is a complete server configuration, client certificate rules included (VerifyConnection). tlsctl sets
-	// SessionTicketsDisabled and DynamicRecordSizingDisabled on a copy.
+	// TLS is the server's configuration. A session uses a copy of it without tickets and without dynamic record
+	// sizing, which no OpenVPN client can take.
 	TLS *tls.Config
+	// Certs are the rules for client certificates. They replace ClientAuth, ClientCAs and VerifyConnection of TLS;
+	// nil leaves these to TLS alone.
+	Certs *CertRules
 	// Wrap is how control packets are protected.
 	Wrap Wrapping
 	// Ciphers are the data ciphers in order of preference (canonical names); CipherFallback, if set, serves
@@ -37,6 +40,15 @@ type Timing struct {
 	TLSTimeout  time.Duration // 2 s: first retransmission
 	Renegotiate time.Duration // 3600 s: the server begins a renegotiation (jittered down by up to 10 %)
 	Transition  time.Duration // 3600 s: how long the old key goes on receiving
+	FirstByte   time.Duration // 10 s: from the start of a session to its first TLS byte
+	Progress    time.Duration // 15 s: the longest a first TLS handshake may stand still
+	// RefusalDelay, 2 s, is when a refusal is sent, counted from the login's arrival, so that its time tells
+	// nothing about its reason. Negative: at once.
+	RefusalDelay time.Duration
+	// Linger, 5 s, is how long a session that was refused or has said goodbye goes on acknowledging.
+	Linger time.Duration
+	// Farewell, 2 s, is how long Shutdown waits for its message to be acknowledged.
+	Farewell time.Duration
 }
 
 // An Owner is the server's side of one session. Its methods are called from the session's goroutines.
@@ -50,6 +62,9 @@ type Owner interface {
 	Install(k KeyMaterial) error
 	// Established is called once, when the first PUSH_REPLY has been handed to the reliability layer.
 	Established()
+	// Leaving is called once, before Run returns: as soon as it is certain that the session ends, and why. Its data
+	// keys must be dead when Leaving returns, while Run may go on for some seconds until its last words arrived.
+	Leaving(reason error)
 }
 
 // A Hello is what a client has shown of itself when it asks to be let in.
@@ -57,11 +72,13 @@ type Hello struct {
 	First       bool // false at a renegotiation
 	KeyID       KeyID
 	Chain       []*x509.Certificate // verified chain, leaf first; empty without a certificate
+	CommonName  string              // of the leaf, by the rules of CommonName; empty without a certificate
 	TLSVersion  uint16
 	Username    string // control bytes replaced by '_'
 	Password    Secret // wiped by the session after Admit has returned
 	HasLogin    bool   // the client sent a user name or password
 	Peer        PeerInfo
+	Cipher      string // the data cipher agreed on
 	Options     string // the client's OCC string
 	SessionName string // the session's name in log lines
 }

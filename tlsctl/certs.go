@@ -1,0 +1,4 @@
+package tlsctl
+
+// CertRules are the rules for client certificates.
+type CertRules struct{}
