@@ -33,7 +33,7 @@ type Key struct {
 	format format
 	print  fingerprint
 
-	_      [64]byte // what sealing and opening write to stays on separate cache lines
+	_      [64]byte      // what sealing and opening write to stays on separate cache lines
 	next   atomic.Uint64 // the last id reserved
 	sealed struct{ packets, bytes atomic.Uint64 }
 

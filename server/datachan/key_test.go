@@ -1,0 +1,398 @@
+package datachan_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"postern/server/datachan"
+)
+
+var ciphers = []string{"AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305"}
+
+// slots returns key material that differs for every seed.
+func slots(seed byte) []byte {
+	m := make([]byte, 128)
+	rand.NewChaCha8([32]byte{seed}).Read(m)
+	return m
+}
+
+// pair returns both ends of a key that speaks P_DATA_V2 as peer 5.
+func pair(tb testing.TB, cipher string, window int) (client, server *datachan.Key) {
+	return newKey(tb, 1, cipher, 5, true, slots(1), slots(2), window),
+		newKey(tb, 1, cipher, 5, true, slots(2), slots(1), window)
+}
+
+func TestNewKeyRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name                 string
+		id                   datachan.KeyID
+		cipher               string
+		peer                 datachan.PeerID
+		toClient, fromClient int
+	}{
+		{"key id 8", 8, "AES-256-GCM", 0, 128, 128},
+		{"peer id of 25 bits", 0, "AES-256-GCM", 1 << 24, 128, 128},
+		{"no cipher", 0, "none", 0, 128, 128}, // S072
+		{"64-bit block cipher", 0, "BF-CBC", 0, 128, 128},
+		{"no material", 0, "AES-256-GCM", 0, 0, 0},
+		{"half the material", 0, "AES-256-GCM", 0, 64, 64},
+		{"one direction short", 0, "AES-256-GCM", 0, 128, 127},
+	} {
+		_, err := datachan.NewKey(c.id, c.cipher, c.peer, true, make([]byte, c.toClient), make([]byte, c.fromClient), 0)
+		if err == nil {
+			t.Errorf("%s: accepted", c.name)
+		}
+	}
+	if _, err := datachan.NewKey(0, "chacha20-Poly1305", 0, true, slots(1), slots(2), 0); err != nil {
+		t.Errorf("cipher names have no case: %v", err)
+	}
+}
+
+// A train is sealed back to back, each packet over what the one before left behind it, and opened the same way,
+// each packet borrowing from the one behind it.
+func TestTrain(t *testing.T) {
+	for _, cipher := range ciphers {
+		for _, v2 := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s v2=%t", cipher, v2), func(t *testing.T) {
+				server := newKey(t, 3, cipher, 9, v2, slots(2), slots(1), 0)
+				client := newKey(t, 3, cipher, 9, v2, slots(1), slots(2), 0)
+				var want [][]byte
+				for _, letter := range []string{"a", "b", "c"} {
+					want = append(want, bytes.Repeat([]byte(letter), 1400))
+				}
+				want = append(want, []byte("d"))
+
+				arena := make([]byte, 3*1424+server.HeadLen()+1+server.TailLen())
+				var s datachan.Scratch
+				end := 0
+				var sizes []int
+				for i, payload := range want {
+					id, ok := server.Reserve(1)
+					if !ok {
+						t.Fatal("no packet id")
+					}
+					dst := arena[end:]
+					if i%2 == 0 { // in place
+						payload = dst[server.HeadLen():][:copy(dst[server.HeadLen():], payload)]
+					}
+					n := server.Seal(dst, payload, id, &s)
+					sizes = append(sizes, n)
+					end += n
+				}
+				wantHead := map[bool]int{true: 24, false: 21}[v2]
+				if server.HeadLen() != wantHead || server.TailLen() != 16 || server.HeadLen()+server.TailLen() > datachan.Room {
+					t.Errorf("head %d, tail %d, want %d, 16", server.HeadLen(), server.TailLen(), wantHead)
+				}
+
+				client.Lock()
+				defer client.Unlock()
+				train := arena[:end]
+				for i, n := range sizes {
+					payload, id, err := client.Open(train[:n], &s)
+					if err != nil || id != uint64(i+1) || !bytes.Equal(payload, want[i]) {
+						t.Fatalf("packet %d: %.10q under id %d, error %v", i, payload, id, err)
+					}
+					train = train[n:]
+				}
+			})
+		}
+	}
+}
+
+// A packet must not be moved to a buffer of its own behind the caller's back.
+func TestSealWithoutRoom(t *testing.T) {
+	client, _ := pair(t, "AES-256-GCM", 0)
+	defer func() {
+		if recover() == nil {
+			t.Error("sealed into a buffer without room for the tail")
+		}
+	}()
+	client.Seal(make([]byte, client.HeadLen()+10), make([]byte, 10), 1, new(datachan.Scratch))
+}
+
+// Whatever is cut off or flipped, in the header, the tag or the body, the packet is refused and the key behaves as
+// if it had never come (S076).
+func TestForgeriesLeaveNoTrace(t *testing.T) {
+	for _, cipher := range ciphers {
+		t.Run(cipher, func(t *testing.T) {
+			client, server := pair(t, cipher, 0)
+			good := seal(client, []byte("payload"), 5)
+			for n := range good {
+				if _, _, err := open(t, server, good[:n]); err == nil {
+					t.Errorf("opened when cut to %d bytes", n)
+				}
+			}
+			for bit := range 8 * len(good) {
+				bad := bytes.Clone(good)
+				bad[bit/8] ^= 1 << (bit % 8)
+				if _, _, err := open(t, server, bad); err == nil {
+					t.Errorf("opened with bit %d flipped", bit)
+				}
+			}
+			if packets, bytes := server.Usage(); packets != 0 || bytes != 0 {
+				t.Errorf("counted %d packets, %d bytes", packets, bytes)
+			}
+			server.Lock()
+			if got := server.Highest(); got != 0 {
+				t.Errorf("the window has moved to %d", got)
+			}
+			server.Unlock()
+			if _, _, err := open(t, server, good); err != nil {
+				t.Errorf("the good packet afterwards: %v", err)
+			}
+			if _, _, err := open(t, server, good); !errors.Is(err, datachan.ErrReplay) {
+				t.Errorf("the good packet again: %v, want %v", err, datachan.ErrReplay)
+			}
+			if packets, bytes := server.Usage(); packets != 1 || bytes != 7 {
+				t.Errorf("counted %d packets, %d bytes, want 1, 7", packets, bytes)
+			}
+		})
+	}
+}
+
+// Sixteen senders never get the same id, and the ids are 1 to as many as were asked for (S073).
+func TestReserveConcurrently(t *testing.T) {
+	const senders, rounds = 16, 500
+	client, _ := pair(t, "AES-256-GCM", 0)
+	got := make([][]uint64, senders)
+	var wg sync.WaitGroup
+	for i := range senders {
+		wg.Go(func() {
+			for round := range rounds {
+				n := round%7 + 1
+				first, ok := client.Reserve(n)
+				if !ok {
+					t.Error("refused")
+					return
+				}
+				for id := first; id < first+uint64(n); id++ {
+					got[i] = append(got[i], id)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	taken := map[uint64]bool{}
+	var highest uint64
+	for _, ids := range got {
+		for _, id := range ids {
+			if taken[id] {
+				t.Fatalf("id %d was given out twice", id)
+			}
+			taken[id] = true
+			highest = max(highest, id)
+		}
+	}
+	if taken[0] || highest != uint64(len(taken)) {
+		t.Errorf("%d ids, highest %d, 0 given out: %t", len(taken), highest, taken[0])
+	}
+}
+
+// The last id is never passed, however often one asks (S073).
+func TestReserveAtTheEnd(t *testing.T) {
+	const last = 0xffffffef
+	client, _ := pair(t, "AES-256-GCM", 0)
+	client.SetReserved(last - 3)
+	if first, ok := client.Reserve(2); !ok || first != last-2 {
+		t.Errorf("reserved %x, %t, want %x", first, ok, last-2)
+	}
+	if first, ok := client.Reserve(1); !ok || first != last {
+		t.Errorf("reserved %x, %t, want %x", first, ok, uint64(last))
+	}
+	for range 100 {
+		if first, ok := client.Reserve(64); ok {
+			t.Fatalf("reserved %x beyond the end", first)
+		}
+	}
+	client.SetReserved(last - 3)
+	if first, ok := client.Reserve(4); ok {
+		t.Errorf("reserved four from %x where three are left", first)
+	}
+	for _, n := range []int{0, -1} {
+		if _, ok := client.Reserve(n); ok {
+			t.Errorf("reserved %d", n)
+		}
+	}
+}
+
+func TestNearEnd(t *testing.T) {
+	const seven8ths = (1<<36 - 1) / 8 * 7
+	for _, c := range []struct {
+		name   string
+		cipher string
+		wear   func(k *datachan.Key)
+		want   bool
+	}{
+		{"new", "AES-256-GCM", func(*datachan.Key) {}, false},
+		{"ids below the mark", "AES-256-GCM", func(k *datachan.Key) { k.SetReserved(0xff000000 - 1) }, false},
+		{"ids at the mark", "AES-256-GCM", func(k *datachan.Key) { k.SetReserved(0xff000000 - 1); k.Reserve(1) }, true},
+		{"ids refused", "AES-256-GCM", func(k *datachan.Key) { k.SetReserved(0xfffffff0); k.Reserve(1) }, true},
+		{"GCM blocks below", "AES-128-GCM", func(k *datachan.Key) { k.AddUsage(1, 16*(seven8ths-2)) }, false},
+		{"GCM blocks above", "AES-128-GCM", func(k *datachan.Key) { k.AddUsage(1, 16*(seven8ths-1)) }, true},
+		{"ChaCha has no limit", "CHACHA20-POLY1305", func(k *datachan.Key) { k.AddUsage(1, 16*(seven8ths+1)) }, false},
+		{"few forgeries", "CHACHA20-POLY1305", func(k *datachan.Key) { k.SetFailed(1<<35 - 1) }, false},
+		{"many forgeries", "CHACHA20-POLY1305", func(k *datachan.Key) { k.SetFailed(1 << 35) }, true},
+	} {
+		k, _ := pair(t, c.cipher, 0)
+		if c.wear(k); k.NearEnd() != c.want {
+			t.Errorf("%s: near its end: %t, want %t", c.name, !c.want, c.want)
+		}
+	}
+}
+
+// After too many forgeries not even a good packet is believed.
+func TestForgeryLimit(t *testing.T) {
+	client, server := pair(t, "AES-256-GCM", 0)
+	server.SetFailed(1<<36 - 2)
+	good, bad := seal(client, []byte("x"), 1), seal(client, []byte("x"), 2)
+	bad[10]++
+	if _, _, err := open(t, server, bad); !errors.Is(err, datachan.ErrAuth) {
+		t.Fatal(err)
+	}
+	if _, _, err := open(t, server, good); err != nil {
+		t.Errorf("one below the limit: %v", err)
+	}
+	if _, _, err := open(t, server, bad); !errors.Is(err, datachan.ErrAuth) {
+		t.Fatal(err)
+	}
+	if _, _, err := open(t, server, seal(client, []byte("x"), 3)); !errors.Is(err, datachan.ErrAuth) {
+		t.Errorf("at the limit: %v, want %v", err, datachan.ErrAuth)
+	}
+}
+
+// Readers that share a key open each packet of a reordered, duplicated stream exactly once (S075).
+func TestOpenConcurrently(t *testing.T) {
+	const packets, readers = 1500, 4 // within the window, whatever the order
+	client, server := pair(t, "AES-128-GCM", 0)
+	opened := make([][]uint64, readers)
+	var wg sync.WaitGroup
+	for i := range readers {
+		wg.Go(func() {
+			var s datachan.Scratch
+			order := rand.New(rand.NewPCG(uint64(i), 0)).Perm(packets)
+			dst := make([]byte, 128)
+			for _, n := range order {
+				packet := dst[:client.Seal(dst, []byte("x"), uint64(n+1), &s)]
+				server.Lock()
+				_, id, err := server.Open(packet, &s)
+				server.Unlock()
+				if err == nil {
+					opened[i] = append(opened[i], id)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	times := map[uint64]int{}
+	for _, ids := range opened {
+		for _, id := range ids {
+			times[id]++
+		}
+	}
+	for id := uint64(1); id <= packets; id++ {
+		if times[id] != 1 {
+			t.Errorf("packet %d was opened %d times", id, times[id])
+		}
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	for _, cipher := range ciphers {
+		client, server := pair(t, cipher, 0)
+		var s datachan.Scratch
+		payload := make([]byte, 1400)
+		buf := make([]byte, 1500)
+		if n := testing.AllocsPerRun(100, func() {
+			id, _ := client.Reserve(1)
+			packet := buf[:client.Seal(buf, payload, id, &s)]
+			server.Lock()
+			if _, _, err := server.Open(packet, &s); err != nil {
+				t.Error(err)
+			}
+			if _, _, err := server.Open(packet, &s); !errors.Is(err, datachan.ErrAuth) { // spoiled by now
+				t.Error(err)
+			}
+			server.Unlock()
+			client.AddUsage(1, len(payload))
+		}); n != 0 {
+			t.Errorf("%s: %v allocations a packet", cipher, n)
+		}
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	var file aeadVectors
+	readVectors(f, "data-aead.json", &file)
+	for _, v := range append(file.Vectors, file.MustReject...) {
+		f.Add([]byte(v.Packet))
+	}
+	f.Add([]byte{})
+	f.Add([]byte{0x30})
+	client, _ := pair(f, "AES-256-GCM", 0)
+	f.Add(seal(client, []byte("genuine"), 1))
+	genuine := seal(client, []byte("genuine"), 1)
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		_, server := pair(t, "AES-256-GCM", 0)
+		payload, _, err := open(t, server, packet)
+		if (err == nil) != bytes.Equal(packet, genuine) {
+			t.Errorf("%x: %q, error %v", packet, payload, err)
+		}
+	})
+}
+
+func BenchmarkSeal(b *testing.B) {
+	for _, cipher := range ciphers {
+		b.Run(cipher, func(b *testing.B) {
+			client, _ := pair(b, cipher, 0)
+			var s datachan.Scratch
+			buf := make([]byte, 1500)
+			payload := buf[client.HeadLen():][:1400]
+			b.SetBytes(1400)
+			b.ReportAllocs()
+			for b.Loop() {
+				id, ok := client.Reserve(1)
+				if !ok {
+					b.Fatal("no packet id")
+				}
+				client.Seal(buf, payload, id, &s)
+			}
+		})
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	for _, cipher := range ciphers {
+		b.Run(cipher, func(b *testing.B) {
+			client, server := pair(b, cipher, 0)
+			var s datachan.Scratch
+			buf := make([]byte, 1500)
+			// Sealing, which Open undoes, is not counted: packets are made a batch at a time.
+			const batch = 64
+			var packets [batch][]byte
+			for i := range packets {
+				packets[i] = make([]byte, 1500)
+			}
+			b.SetBytes(1400)
+			b.ReportAllocs()
+			for i := 0; i < b.N; i++ {
+				if i%batch == 0 {
+					b.StopTimer()
+					for j := range packets {
+						packets[j] = packets[j][:client.Seal(packets[j][:1500], buf[:1400], uint64(i+j+1), &s)]
+					}
+					b.StartTimer()
+				}
+				server.Lock()
+				_, _, err := server.Open(packets[i%batch], &s)
+				server.Unlock()
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
