@@ -4,7 +4,6 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
-	"time"
 )
 
 // Wrapping is how a server's control packets are protected. At most one of Auth and Crypt is set; CryptV2 may
@@ -46,14 +45,8 @@ const replayIDLen = 8
 // sendCounter makes the replay ids of one direction: 1, 2, 3 under the time of the context's first packet. The time
 // moves only when the counter ends, since a receiver takes a new time for a new beginning.
 type sendCounter struct {
-	last  uint32
-	stamp uint32
-}
-
-// newSendCounter returns a counter whose first id is used+1. now must not be before any time that an earlier
-// counter told the same receiver.
-func newSendCounter(now time.Time, used uint32) sendCounter {
-	return sendCounter{last: used, stamp: uint32(now.Unix())}
+	last  uint32 // ids spent
+	stamp uint32 // not before any that an earlier counter told the same receiver
 }
 
 func (c *sendCounter) appendNext(b []byte) []byte {

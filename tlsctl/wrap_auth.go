@@ -11,7 +11,6 @@ import (
 	"hash"
 	"slices"
 	"strings"
-	"time"
 )
 
 // An AuthKey is a tls-auth key as one server uses it: a static key file, the direction and the digest.
@@ -84,13 +83,13 @@ func digestByName(name string) (func() hash.Hash, error) {
 	return nil, fmt.Errorf("unknown digest %q", name)
 }
 
-// newWrap returns the wrap of one session, of whose replay ids the first used ones are spent.
-func (k *AuthKey) newWrap(now time.Time, used uint32) *authWrap {
+// newWrap returns the wrap of one session.
+func (k *AuthKey) newWrap(c sendCounter) *authWrap {
 	return &authWrap{
 		key:      k,
 		sender:   hmac.New(k.digest, k.send),
 		receiver: hmac.New(k.digest, k.receive),
-		counter:  newSendCounter(now, used),
+		counter:  c,
 	}
 }
 

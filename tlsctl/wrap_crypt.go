@@ -52,13 +52,13 @@ func newCryptHalf(key []byte) cryptHalf {
 	return cryptHalf{block: block, mac: key[64:96]}
 }
 
-// newWrap returns the wrap of one session, of whose replay ids the first used ones are spent.
-func (k *CryptKey) newWrap(now time.Time, used uint32) *cryptWrap {
+// newWrap returns the wrap of one session.
+func (k *CryptKey) newWrap(c sendCounter) *cryptWrap {
 	return &cryptWrap{
 		key:      k,
 		sender:   newSIV(k.send),
 		receiver: newSIV(k.receive),
-		counter:  newSendCounter(now, used),
+		counter:  c,
 	}
 }
 
@@ -133,7 +133,7 @@ func dynamicWrap(exported [256]byte, original []byte) wrapper {
 		panic(err) // only for a length that is not 256
 	}
 	clear(exported[:])
-	return key.newWrap(time.Now(), 0)
+	return key.newWrap(sendCounter{stamp: uint32(time.Now().Unix())})
 }
 
 // siv is AES-256-CTR under an IV that is the start of the plaintext's own HMAC-SHA256. It holds its scratch, so that
