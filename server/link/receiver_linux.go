@@ -1,0 +1,137 @@
+package link
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// receiver is the receiving half of batch. It belongs to the goroutine in Receive.
+type receiver struct {
+	u   *UDP
+	raw syscall.RawConn
+
+	trains []Train
+	used   int // headers the last call filled in
+	errno  unix.Errno
+	call   func(fd uintptr) bool // recvmmsg, made once
+
+	headers  [recvBatch]mmsghdr
+	iovs     [recvBatch]unix.Iovec
+	names    [recvBatch]sockaddr
+	controls [recvBatch]recvControl
+	buf      []byte // recvBatch buffers, stride apart
+}
+
+// recvControl takes the control messages of one datagram: the segment size, with room for the address it was sent
+// to. The uint64s align it.
+type recvControl [8]uint64
+
+func (r *receiver) init(u *UDP, raw syscall.RawConn) {
+	r.u, r.raw = u, raw
+	r.trains = make([]Train, 0, recvBatch)
+	r.buf = make([]byte, recvBatch*stride) // pages that no datagram reaches stay untouched
+	r.used = recvBatch
+	r.call = r.recvmmsg
+	for i := range r.headers {
+		h := &r.headers[i]
+		r.iovs[i].Base = &r.buf[i*stride]
+		r.iovs[i].SetLen(readBuf)
+		h.Iov = &r.iovs[i]
+		h.SetIovlen(1)
+		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+		h.Control = (*byte)(unsafe.Pointer(&r.controls[i]))
+	}
+}
+
+func (r *receiver) receive() ([]Train, error) {
+	for failures := 0; ; {
+		for i := range r.headers[:r.used] { // the kernel wrote into these
+			h := &r.headers[i]
+			h.Namelen = unix.SizeofSockaddrInet6
+			h.SetControllen(int(unsafe.Sizeof(r.controls[i])))
+			h.Flags = 0
+		}
+		r.used = 0
+		err := r.raw.Read(r.call)
+		if err == nil && r.errno != 0 {
+			err = r.errno
+		}
+		if err != nil {
+			if err := r.u.receiveFailed(err, failures); err != nil {
+				return nil, err
+			}
+			failures++
+			continue
+		}
+		failures = 0
+		if trains := r.collect(); len(trains) > 0 {
+			return trains, nil
+		}
+	}
+}
+
+// recvmmsg runs inside RawConn.Read, which parks the goroutine in the netpoller while it returns false. The socket
+// does not block, so the scheduler need not hear of the system call.
+func (r *receiver) recvmmsg(fd uintptr) bool {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.headers[0])), recvBatch,
+			unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		case 0:
+			r.used = int(n)
+		}
+		r.errno = errno
+		return true
+	}
+}
+
+// collect makes trains of what the last call brought.
+func (r *receiver) collect() []Train {
+	clear(r.trains)
+	r.trains = r.trains[:0]
+	packets, bytes := 0, 0
+	for i := range r.headers[:r.used] {
+		h := &r.headers[i]
+		n := int(h.n)
+		switch {
+		case h.Flags&unix.MSG_TRUNC != 0:
+			r.u.in.truncated.Add(1)
+			continue
+		case n == 0:
+			r.u.in.empty.Add(1)
+			continue
+		}
+		at := i * stride
+		t := Train{Addr: take(&r.names[i]), Bytes: r.buf[at : at+n : at+n+Slack], Size: n}
+		if size := r.controls[i].segmentSize(int(h.Controllen)); size > 0 && size < n {
+			t.Size = size
+		}
+		packets += t.packets()
+		bytes += n
+		r.trains = append(r.trains, t)
+	}
+	r.u.received(packets, bytes)
+	return r.trains
+}
+
+// segmentSize is how long the packets are that UDP_GRO merged, 0 when it merged none.
+func (c *recvControl) segmentSize(n int) int {
+	for at := 0; at+unix.CmsgLen(0) <= n; {
+		h := (*unix.Cmsghdr)(unsafe.Add(unsafe.Pointer(c), at))
+		length := int(h.Len)
+		if length < unix.CmsgLen(0) || length > n-at {
+			return 0
+		}
+		if h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && length >= unix.CmsgLen(4) {
+			return int(*(*int32)(unsafe.Add(unsafe.Pointer(h), unix.CmsgLen(0))))
+		}
+		at += unix.CmsgSpace(length - unix.CmsgLen(0))
+	}
+	return 0
+}

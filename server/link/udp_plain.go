@@ -1,0 +1,77 @@
+package link
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// plain moves one datagram per system call, by nothing but package net.
+type plain struct {
+	u      *UDP
+	buf    []byte // Receive's
+	trains [1]Train
+
+	mu sync.Mutex // the write deadline is the socket's, so one Send at a time
+}
+
+func newPlain(u *UDP) *plain {
+	return &plain{u: u, buf: make([]byte, readBuf+Slack)}
+}
+
+func (p *plain) receive() ([]Train, error) {
+	for failures := 0; ; {
+		n, from, err := p.u.conn.ReadFromUDPAddrPort(p.buf[:readBuf])
+		switch {
+		case err != nil:
+			if err := p.u.receiveFailed(err, failures); err != nil {
+				return nil, err
+			}
+			failures++
+		case n == 0:
+			p.u.in.empty.Add(1)
+		default:
+			p.u.received(1, n)
+			from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+			p.trains[0] = Train{Addr: from, Bytes: p.buf[: n : n+Slack], Size: n}
+			return p.trains[:], nil
+		}
+	}
+}
+
+func (p *plain) send(trains []Train) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.u.conn.SetWriteDeadline(time.Now().Add(sendPatience))
+	for i := range trains {
+		t := &trains[i]
+		size := t.Size
+		if size <= 0 {
+			size = len(t.Bytes)
+		}
+		for rest := t.Bytes; len(rest) > 0; {
+			packet := rest[:min(size, len(rest))]
+			rest = rest[len(packet):]
+			_, err := p.u.conn.WriteToUDPAddrPort(packet, t.Addr)
+			switch {
+			case err == nil:
+				p.u.out.batches.Add(1)
+				p.u.out.packets.Add(1)
+				p.u.out.bytes.Add(uint64(len(packet)))
+			case errors.Is(err, net.ErrClosed):
+				return net.ErrClosed
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				p.u.out.errors.add(syscall.EAGAIN) // what the kernel said before the wait
+				p.u.out.dropped.Add(1)
+			default:
+				p.u.out.errors.add(err)
+				p.u.out.dropped.Add(1)
+			}
+		}
+	}
+	return nil
+}
