@@ -18,9 +18,6 @@ var (
 	ErrLimit = errors.New("control channel limit exceeded")
 )
 
-// A Message is a text of the control channel, without its final zero byte.
-type Message string
-
 // A Session is one client's control channel, from its proved address to its goodbye.
 type Session struct{ o *Opening }
 
