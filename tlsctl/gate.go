@@ -197,7 +197,9 @@ func (g *Gate) GreetStream(now time.Time, from netip.AddrPort, pkt []byte) (*Ope
 
 // Settle says that the session of an opening was authorised, or ended without. It is wanted once for each; a source
 // from which somebody logged in is known for a day, and may come more often. Any goroutine may call it.
-func (g *Gate) Settle(now time.Time, o *Opening, authorised bool) { g.limits.settle(now, o, authorised) }
+func (g *Gate) Settle(now time.Time, o *Opening, authorised bool) {
+	g.limits.settle(now, o, authorised)
+}
 
 // Counts returns what the gate did so far. Any goroutine may call it.
 func (g *Gate) Counts() GateCounts {

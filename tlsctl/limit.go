@@ -37,9 +37,9 @@ type LimitOptions struct {
 // used up nothing more is allocated: the source seen longest ago makes room. Safe for concurrent use.
 type Limits struct {
 	options LimitOptions
-	start   time.Time
 
 	mu          sync.Mutex
+	start       time.Time // of the clock: the first moment we were told
 	periodEnd   time.Duration
 	resets      int
 	earlyStarts rate
@@ -67,14 +67,18 @@ func NewLimits(o LimitOptions) *Limits {
 	}
 	return &Limits{
 		options: o,
-		start:   time.Now(),
 		v4:      newRateTable(trackedSources),
 		v6:      newRateTable(trackedSources),
 	}
 }
 
 // at is now on the clock of the limits, which no change of the date can move.
-func (l *Limits) at(now time.Time) time.Duration { return now.Sub(l.start) }
+func (l *Limits) at(now time.Time) time.Duration {
+	if l.start.IsZero() {
+		l.start = now
+	}
+	return now.Sub(l.start)
+}
 
 // takeReset reports whether one more reset may be answered.
 func (l *Limits) takeReset(now time.Time) bool {
@@ -181,7 +185,9 @@ func (r *rate) allows(now time.Duration, cost, burst int64) bool {
 	return int64(max(r.whole, now)-now)+cost <= burst
 }
 
-func (r *rate) spend(now time.Duration, cost int64) { r.whole = max(r.whole, now) + time.Duration(cost) }
+func (r *rate) spend(now time.Duration, cost int64) {
+	r.whole = max(r.whole, now) + time.Duration(cost)
+}
 
 type rateKey struct {
 	bits   uint64

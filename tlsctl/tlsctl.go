@@ -119,6 +119,11 @@ type KeyMaterial struct {
 }
 
 // An Opening is a client that has proved its address (or came over a stream) and may have a session.
+//
+// Its first packet, if it has one, is the wrapped packet that brought the cookie: an acknowledgement, message 1, or the
+// client's reset once more. Our reset is done then, but the client's may still want its acknowledgement. Without
+// first our reset is still to be sent; if that is not over a stream the address is not proven yet, and nothing may be
+// sent twice before the client has acknowledged it.
 type Opening struct {
 	From   netip.AddrPort
 	Client SessionID

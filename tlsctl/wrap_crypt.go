@@ -127,13 +127,17 @@ func (w *cryptWrap) staticKey() []byte { return w.key.static }
 // dynamicWrap is the wrap of renegotiations when both ends agreed to derive one: tls-crypt under exported, keying
 // material of the first TLS session, mixed with the session's original static key if it has one.
 func dynamicWrap(exported [256]byte, original []byte) wrapper {
+	return dynamicKey(exported, original).newWrap(sendCounter{stamp: uint32(time.Now().Unix())})
+}
+
+func dynamicKey(exported [256]byte, original []byte) *CryptKey {
 	subtle.XORBytes(exported[:], exported[:], original)
 	key, err := NewCryptKey(exported[:])
 	if err != nil {
 		panic(err) // only for a length that is not 256
 	}
 	clear(exported[:])
-	return key.newWrap(sendCounter{stamp: uint32(time.Now().Unix())})
+	return key
 }
 
 // siv is AES-256-CTR under an IV that is the start of the plaintext's own HMAC-SHA256. It holds its scratch, so that
