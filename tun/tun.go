@@ -2,7 +2,20 @@
 // kernel has them, read and written as superpackets through several queues with a virtio-net header.
 package tun
 
-import "net/netip"
+import (
+	"errors"
+	"net/netip"
+)
+
+var (
+	// ErrDropped means that the kernel did not take a packet: the device is down, a queue is full, the packet makes
+	// no sense. Count it and go on.
+	ErrDropped = errors.New("tun: packet dropped")
+	// ErrGone means that the device was removed under its queues; they will never read again.
+	ErrGone = errors.New("tun: device is gone")
+	// ErrMalformed means that a superpacket cannot be cut: its headers and its GSO disagree.
+	ErrMalformed = errors.New("tun: malformed superpacket")
+)
 
 // GSO says how a superpacket is to be cut. The zero value is one ordinary packet whose checksums are complete.
 // Fields are those of struct virtio_net_hdr (linux/virtio_net.h).
@@ -24,25 +37,34 @@ const (
 
 // A Packet is an IP packet, or a superpacket that the kernel left whole.
 type Packet struct {
-	Bytes []byte
+	Bytes []byte // with at least 64 bytes of spare capacity when it comes from a Queue
 	GSO   GSO
+	cut   cut // how far Segment has come
 }
 
 // A Queue is one queue of a device.
 type Queue interface {
 	// Read waits for one packet, then returns all that are at hand, up to a bound. They are lent until the next
-	// Read and may be written to (Segment does). One goroutine. os.ErrClosed after Close.
+	// Read and may be written to (Segment does). One goroutine. os.ErrClosed after Close, ErrGone when the device
+	// was removed; no other error, and none while the device is down.
 	Read() ([]Packet, error)
-	// Write writes one packet or superpacket, gathered from frags. Any goroutine.
+	// Write writes one packet or superpacket, gathered from frags, and is done with them when it returns. It never
+	// waits. Any goroutine. os.ErrClosed after Close, else ErrDropped.
 	Write(frags [][]byte, g GSO) error
 	Close() error
 }
 
-// A Device is a TUN device. Offload reports whether its queues speak GSO.
+// An Offloader is a Queue that takes superpackets. Without it, or where both are false, Write takes only packets with
+// a zero GSO.
+type Offloader interface {
+	Offload() (tcp, udp bool)
+}
+
+// A Device is a TUN device.
 type Device interface {
 	Name() string
 	MTU() int
-	// Queues opens n queues; called once.
+	// Queues opens up to n queues; called once. It returns fewer where the device has no more, but at least one.
 	Queues(n int) ([]Queue, error)
 	Close() error
 }
