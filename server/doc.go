@@ -1,2 +1,53 @@
 // Package server is the running server: the one hub where control channel, logins, data path and devices meet.
+// The packages it joins do not know each other.
+//
+//	           UDP socket i                    TUN queue i
+//	               |  ^                            |  ^
+//	        Receive|  |Send                    Read|  |Write
+//	               v  |                            v  |
+//	 lane i:    uplink  sender  <-- downlink ------+  coalescer <-- uplink
+//	               |      ^
+//	control packets|      |pings
+//	  (copied)     v      |
+//	           control   keeper (1/s)
+//	          /       \
+//	 known session    stranger
+//	session.Deliver   gatekeeper -> tlsctl.Gate -> Opening -> open: a client with a session of its own
+//
+// # Uplink: a datagram to the TUN
+//
+// One recvmmsg leaves trains in the socket's buffers. A data packet names its client (peer id), which names the key;
+// the key is locked once for the run of packets that share it. Each packet is opened where it lies, its inner source
+// must be the client's, and it goes to the coalescer, which writes superpackets when the batch is through. Pings end
+// here. A packet from a new address moves the client there if it was the newest (the float rule), after the run.
+//
+// # Downlink: a packet from the TUN
+//
+// A Read gives what is at hand, superpackets left whole. The destination finds the client, the client its home
+// sender, nearly always this lane's own. Under the sender's mutex ids are reserved, segments cut and sealed into the
+// arena back to back; equal ones for one client make a train. One sendmmsg sends all.
+//
+// # Handshake
+//
+// A control packet of a known (address, session id) is delivered to its session, which copies it. Any other goes to
+// the gatekeeper, a goroutine of its own, through a bounded queue that drops when full; it answers from the packet
+// alone. When a cookie comes back, open makes a client and starts Session.Run. The session asks Admit (logins may
+// take as long as they like: nobody else waits), then hands over the key (Install), which publishes the client to
+// the lanes, and says Established when the PUSH_REPLY is out.
+//
+// # Goroutines
+//
+//	lane uplink           one for each UDP socket             ends when its socket is closed
+//	lane downlink         one for each TUN queue              ends when its queue is closed
+//	gatekeeper            one for each UDP listener           ends with the server
+//	accept, stream        one a TCP listener, one a stream    end when listener, stream are closed
+//	keeper                one                                 ends with the server
+//	Session.Run           one a client                        client gone, denied, or the server ends
+//
+// Run starts all of them and waits for all of them.
+//
+// # Locks
+//
+// table.mu, then pool.mu; client.mu stands alone. sender.mu and a key's lock are innermost: neither is held while
+// calling into tlsctl, auth or the table's writers. No lock is held over Admit.
 package server

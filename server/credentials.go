@@ -1,0 +1,126 @@
+package server
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"postern/server/config"
+	"postern/tlsctl"
+)
+
+// credentials is the TLS side of a configuration: what we show, whom we believe, how packets are wrapped.
+type credentials struct {
+	tls   *tls.Config
+	rules *tlsctl.CertRules
+	wrap  tlsctl.Wrapping
+	leaf  *x509.Certificate
+}
+
+// loadCredentials parses the configuration's key material. Errors name the file.
+func loadCredentials(cfg *config.Config) (*credentials, error) {
+	cert, err := tls.X509KeyPair(slices.Concat(cfg.Cert.Bytes, []byte("\n"), cfg.ExtraCerts.Bytes), cfg.Key.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("cert %s and key %s: %w", cfg.Cert.Name, cfg.Key.Name, err)
+	}
+	leaf := cert.Leaf
+	if now := time.Now(); now.After(leaf.NotAfter) {
+		return nil, fmt.Errorf("cert %s expired on %s (S070): renew it", cfg.Cert.Name, leaf.NotAfter.Format(time.DateOnly))
+	}
+	roots := x509.NewCertPool()
+	var anchors []*x509.Certificate
+	for rest := cfg.CA.Bytes; ; {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			break
+		}
+		if b.Type != "CERTIFICATE" {
+			continue
+		}
+		ca, err := x509.ParseCertificate(b.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("ca %s: %w", cfg.CA.Name, err)
+		}
+		roots.AddCert(ca)
+		anchors = append(anchors, ca)
+	}
+	if len(anchors) == 0 && len(cfg.PeerFingerprints) == 0 && cfg.VerifyClientCert != config.CertNone {
+		return nil, fmt.Errorf("ca %s: no certificate in it", cfg.CA.Name)
+	}
+	c := &credentials{leaf: leaf}
+	c.rules = &tlsctl.CertRules{Roots: roots, Anchors: anchors, RemoteCertTLS: cfg.RemoteCertTLS, Name: cfg.VerifyX509Name,
+		NameType: cfg.VerifyX509Type, Fingerprints: cfg.PeerFingerprints, Mode: tlsctl.CertMode(cfg.VerifyClientCert)}
+	if cfg.CRL.Set() && !cfg.CRLDir {
+		crl, err := tlsctl.ParseCRL(cfg.CRL.Bytes, anchors)
+		if err != nil {
+			return nil, fmt.Errorf("crl-verify %s: %w", cfg.CRL.Name, err) // F23: at start with none, refuse
+		}
+		c.rules.CRL.Store(crl)
+	}
+	c.tls = &tls.Config{
+		Certificates: []tls.Certificate{cert}, MinVersion: max(cfg.TLSMin, tls.VersionTLS12), MaxVersion: cfg.TLSMax,
+		CipherSuites: cfg.CipherSuites, ClientCAs: roots,
+		VerifyConnection: c.rules.VerifyConnection,
+	}
+	for _, id := range cfg.Curves {
+		c.tls.CurvePreferences = append(c.tls.CurvePreferences, tls.CurveID(id))
+	}
+	switch cfg.VerifyClientCert {
+	case config.CertRequire:
+		c.tls.ClientAuth = tls.RequireAnyClientCert
+	case config.CertOptional:
+		c.tls.ClientAuth = tls.RequestClientCert
+	case config.CertNone:
+		c.tls.ClientAuth = tls.NoClientCert
+	}
+	if c.wrap, err = loadWrap(cfg); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func loadWrap(cfg *config.Config) (w tlsctl.Wrapping, err error) {
+	static := func(m config.Material) ([]byte, error) {
+		key, err := tlsctl.ParseStaticKey(m.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Name, err)
+		}
+		return key, nil
+	}
+	if cfg.TLSAuth.Set() {
+		key, err := static(cfg.TLSAuth)
+		if err != nil {
+			return w, fmt.Errorf("tls-auth %w", err)
+		}
+		if w.Auth, err = tlsctl.NewAuthKey(key, cfg.TLSAuthDirection, cfg.Auth); err != nil {
+			return w, fmt.Errorf("tls-auth %s: %w", cfg.TLSAuth.Name, err)
+		}
+	}
+	if cfg.TLSCrypt.Set() {
+		key, err := static(cfg.TLSCrypt)
+		if err != nil {
+			return w, fmt.Errorf("tls-crypt %w", err)
+		}
+		if w.Crypt, err = tlsctl.NewCryptKey(key); err != nil {
+			return w, fmt.Errorf("tls-crypt %s: %w", cfg.TLSCrypt.Name, err)
+		}
+	}
+	if cfg.TLSCryptV2.Set() {
+		raw, err := tlsctl.ParseServerKeyV2(cfg.TLSCryptV2.Bytes)
+		if err != nil {
+			return w, fmt.Errorf("tls-crypt-v2 %s: %w", cfg.TLSCryptV2.Name, err)
+		}
+		if w.CryptV2, err = tlsctl.NewServerKey(raw); err != nil {
+			return w, fmt.Errorf("tls-crypt-v2 %s: %w", cfg.TLSCryptV2.Name, err)
+		}
+		w.CryptV2.ForceCookie = cfg.ForceCookie
+	}
+	if w.Auth != nil && w.Crypt != nil {
+		return w, errors.New("tls-auth and tls-crypt exclude each other")
+	}
+	return w, nil
+}

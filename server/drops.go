@@ -1,0 +1,46 @@
+package server
+
+import "sync/atomic"
+
+// drop is why a packet died.
+type drop int
+
+const (
+	dropMalformed drop = iota // not an OpenVPN packet
+	dropNoClient              // data for a peer id or address that nobody has
+	dropNoKey                 // key id without a live key
+	dropAuth                  // failed to decrypt
+	dropReplay                // seen before, or too old
+	dropInner                 // not a well-formed IP packet inside
+	dropSource                // inner source is not the client's (S082)
+	dropNoRoute               // nobody has the destination
+	dropKeySpent              // packet ids used up (S073)
+	dropGateBusy              // a stranger's packet, and the queue was full
+	dropStranger              // a stranger's packet that the gate did not answer
+	dropNotUp                 // client not established yet
+	dropLinkLocal             // fe80:: chatter, normal
+	dropOversize              // longer than an arena
+	dropKinds
+)
+
+var dropNames = [dropKinds]string{"malformed", "no-client", "no-key", "auth", "replay", "inner", "source", "no-route",
+	"key-spent", "gate-busy", "stranger", "not-up", "link-local", "oversize"}
+
+func (d drop) String() string { return dropNames[d] }
+
+// drops counts packets that died, by reason. Lanes add once a packet: death is rare, except in a flood, where the
+// count is all it may cost.
+type drops [dropKinds]atomic.Uint64
+
+func (d *drops) add(why drop) { d[why].Add(1) }
+
+// snapshot returns the reasons that happened.
+func (d *drops) snapshot() map[string]uint64 {
+	m := make(map[string]uint64)
+	for i := range d {
+		if n := d[i].Load(); n > 0 {
+			m[drop(i).String()] = n
+		}
+	}
+	return m
+}

@@ -1,0 +1,288 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+
+	"postern/server/datachan"
+	"postern/server/link"
+	"postern/tun"
+)
+
+// A lane is one core's share of the data path: UDP socket i of every listener, TUN queue i, a loop for each way.
+type lane struct {
+	srv    *Server
+	queue  tun.Queue
+	sender *sender
+}
+
+// downlink carries packets from the TUN to clients until the queue is closed.
+func (l *lane) downlink() error {
+	var to [128]*client
+	for {
+		packets, err := l.queue.Read()
+		if errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for len(packets) > 0 {
+			n := min(len(packets), len(to))
+			l.send(packets[:n], to[:n])
+			packets = packets[n:]
+		}
+	}
+}
+
+// send seals a batch, one home sender after the other: nearly always there is only our own.
+func (l *lane) send(packets []tun.Packet, to []*client) {
+	left := 0
+	for i := range packets {
+		to[i] = nil
+		dst, ok := tun.Destination(packets[i].Bytes)
+		if !ok {
+			l.srv.drops.add(dropInner)
+			continue
+		}
+		if to[i] = l.srv.table.inside(dst); to[i] == nil {
+			l.srv.drops.add(dropNoRoute)
+			continue
+		}
+		left++
+	}
+	for home := l.sender; left > 0; {
+		var next *sender
+		home.mu.Lock()
+		for i, c := range to {
+			if c == nil {
+				continue
+			}
+			if h := c.path.Load().home; h != home {
+				next = h
+				continue
+			}
+			home.add(c, &packets[i])
+			to[i] = nil
+			left--
+		}
+		home.flush()
+		home.mu.Unlock()
+		if next == nil {
+			break // the rest moved home under our hands: this batch loses them
+		}
+		home = next
+	}
+	clear(to)
+}
+
+// An uplink opens what one socket receives and writes it to the TUN.
+type uplink struct {
+	lane    *lane
+	sock    link.Socket
+	gate    *gatekeeper // where strangers go; nil on a stream
+	only    *client     // on a stream: whose it is
+	merge   *tun.Coalescer
+	scratch datachan.Scratch
+	forward []forwarded // for other clients, sent when the batch is through
+}
+
+type forwarded struct {
+	to  *client
+	pkt []byte
+}
+
+var errStreamBroken = errors.New("data packet on a stream failed to decrypt")
+
+// run carries packets from the socket until it is closed.
+func (u *uplink) run() error {
+	for {
+		trains, err := u.sock.Receive()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := u.batch(trains); err != nil {
+			return err
+		}
+	}
+}
+
+// batch handles what one Receive brought.
+func (u *uplink) batch(trains []link.Train) error {
+	now := u.lane.srv.clock.Load()
+	var bad error
+	for i := range trains {
+		if err := u.train(&trains[i], now); err != nil {
+			bad = err
+		}
+	}
+	u.merge.Flush() // the queue counts what it could not write
+	for i := range u.forward {
+		f := &u.forward[i]
+		home := f.to.path.Load().home
+		home.mu.Lock()
+		home.addPayload(f.to, f.pkt)
+		home.flush()
+		home.mu.Unlock()
+		*f = forwarded{}
+	}
+	u.forward = u.forward[:0]
+	return bad
+}
+
+// A run is packets of a train that one key opens, one after the other: the key is locked once for all.
+type run struct {
+	c       *client
+	m       *member
+	key     *datachan.Key
+	head    uint32 // the header they share
+	bytes   int
+	packets int
+	newest  bool // one of them carried the highest id so far
+	left    bool // one of them said that the client leaves
+}
+
+// train handles one train: one outside address, packets of one size.
+func (u *uplink) train(t *link.Train, now int64) error {
+	srv := u.lane.srv
+	var r run
+	var bad error
+	size := max(t.Size, 1)
+	for rest := t.Bytes; len(rest) > 0; {
+		pkt := rest[:min(size, len(rest))]
+		rest = rest[len(pkt):]
+		h, ok := datachan.ParseHeader(pkt)
+		if !ok {
+			u.finish(&r, t, now)
+			r = run{}
+			srv.control(u, t.Addr, pkt)
+			continue
+		}
+		if head := uint32(h.Peer)<<8 | uint32(pkt[0]); r.key == nil || head != r.head {
+			u.finish(&r, t, now)
+			r = run{head: head}
+			if !u.find(&r, &h, t.Addr) {
+				continue
+			}
+			r.key.Lock()
+		}
+		payload, id, err := r.key.Open(pkt, &u.scratch)
+		if err != nil {
+			switch err {
+			case datachan.ErrReplay:
+				srv.drops.add(dropReplay)
+			case datachan.ErrShort:
+				srv.drops.add(dropMalformed)
+			default:
+				srv.drops.add(dropAuth)
+			}
+			if u.only != nil {
+				bad = errStreamBroken // nothing on a stream is lost or damaged by accident
+			}
+			continue
+		}
+		r.bytes += len(pkt)
+		r.packets++
+		r.newest = id == r.key.Highest()
+		u.payload(&r, payload)
+	}
+	u.finish(&r, t, now)
+	return bad
+}
+
+// find names the client and key of a data packet.
+func (u *uplink) find(r *run, h *datachan.Header, from netip.AddrPort) bool {
+	srv := u.lane.srv
+	switch {
+	case u.only != nil:
+		r.c = u.only
+	case h.Peer == datachan.NoPeer:
+		r.c = srv.table.at(from)
+	default:
+		if r.c = srv.table.peer(h.Peer); r.c != nil && r.c.stream {
+			r.c = nil // a stream's client does not speak from a socket (S078)
+		}
+	}
+	if r.c == nil {
+		srv.drops.add(dropNoClient)
+		return false
+	}
+	if r.m = r.c.member.Load(); r.m == nil {
+		srv.drops.add(dropNotUp)
+		return false
+	}
+	if r.key = r.c.ring.Receiving(h.Key); r.key == nil {
+		srv.drops.add(dropNoKey)
+		return false
+	}
+	return true
+}
+
+// finish ends a run: unlocks, counts once, and does what a run may bring about besides packets.
+func (u *uplink) finish(r *run, t *link.Train, now int64) {
+	if r.key == nil {
+		return
+	}
+	r.key.Unlock()
+	if r.packets == 0 {
+		return
+	}
+	c := r.c
+	r.key.AddUsage(r.packets, r.bytes)
+	c.rx.bytes.Add(uint64(r.bytes))
+	c.rx.packets.Add(uint64(r.packets))
+	c.rx.last.Store(now)
+	if c.confirm.Load() == r.key {
+		c.useKey(r.key)
+	}
+	if r.left {
+		u.lane.srv.end(c, "the client left")
+		return
+	}
+	if r.newest && u.only == nil {
+		if p := c.path.Load(); p.addr != t.Addr || p.sock != u.sock {
+			u.lane.srv.float(c, p, &path{sock: u.sock, addr: t.Addr, home: u.lane.sender}, r.head&0xff>>3 == datachan.OpDataV2)
+		}
+	}
+}
+
+// payload handles one decrypted payload.
+func (u *uplink) payload(r *run, b []byte) {
+	srv := u.lane.srv
+	if len(b) == 0 {
+		return
+	}
+	src, ok := tun.Source(b)
+	if !ok || !tun.Valid(b) {
+		switch datachan.Classify(b) {
+		case datachan.NoMessage:
+			srv.drops.add(dropInner)
+		case datachan.Exit:
+			r.left = true
+		}
+		return
+	}
+	if !r.c.owns(r.m, src) {
+		if src.IsLinkLocalUnicast() {
+			srv.drops.add(dropLinkLocal) // every client sends router solicitations
+		} else {
+			srv.drops.add(dropSource)
+		}
+		return
+	}
+	tun.ClampMSS(b, r.m.mss4, r.m.mss6, false)
+	if srv.clientToClient {
+		if dst, ok := tun.Destination(b); ok {
+			if to := srv.table.inside(dst); to != nil && to != r.c {
+				u.forward = append(u.forward, forwarded{to, b})
+				return
+			}
+		}
+	}
+	u.merge.Add(b)
+}

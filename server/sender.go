@@ -1,0 +1,142 @@
+package server
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"postern/server/datachan"
+	"postern/server/link"
+	"postern/tun"
+)
+
+// arenaSize holds a batch of sealed packets: what a TUN read brings at most, with the added headers.
+const arenaSize = 256 << 10
+
+// maxTrain is where a train stops growing: what one UDP_SEGMENT message can carry.
+const maxTrain = 64
+
+// A sender puts one lane's packets on the wire: it takes packet ids, seals, and sends trains, in that order and under
+// one mutex, so that the packets of its clients leave in the order of their ids.
+type sender struct {
+	drops *drops
+	clock *atomic.Int64
+
+	mu      sync.Mutex
+	arena   []byte
+	used    int
+	trains  []link.Train
+	socks   []link.Socket // of each train
+	last    *client       // whose train is the last one
+	lastKey *datachan.Key
+	grows   bool // the last train may grow
+	scratch datachan.Scratch
+	control [64]byte // a ping's payload
+}
+
+func newSender(d *drops, clock *atomic.Int64) *sender {
+	return &sender{drops: d, clock: clock, arena: make([]byte, arenaSize)}
+}
+
+// add seals a packet or superpacket for c. The caller holds mu and calls flush before it lets go.
+func (s *sender) add(c *client, p *tun.Packet) {
+	key := c.ring.Sending()
+	m := c.member.Load()
+	if key == nil || m == nil {
+		s.drops.add(dropNotUp)
+		return
+	}
+	n := p.Segments()
+	first, ok := key.Reserve(n)
+	if !ok {
+		s.drops.add(dropKeySpent)
+		return
+	}
+	pt := c.path.Load()
+	bytes, packets := 0, 0
+	for i := range n {
+		seg, err := p.Segment(i)
+		if err != nil {
+			s.drops.add(dropInner)
+			break
+		}
+		if n == 1 {
+			tun.ClampMSS(seg, m.mss4, m.mss6, false) // a SYN is never a superpacket
+		}
+		size := s.seal(c, pt, key, seg, first+uint64(i))
+		bytes += size
+		packets++
+	}
+	s.sent(c, key, packets, bytes)
+}
+
+// addPayload seals one payload that is no packet of the TUN: from another client, or a ping. As add.
+func (s *sender) addPayload(c *client, payload []byte) {
+	key := c.ring.Sending()
+	if key == nil {
+		s.drops.add(dropNotUp)
+		return
+	}
+	id, ok := key.Reserve(1)
+	if !ok {
+		s.drops.add(dropKeySpent)
+		return
+	}
+	s.sent(c, key, 1, s.seal(c, c.path.Load(), key, payload, id))
+}
+
+// seal puts one packet behind what is in the arena and returns its size.
+func (s *sender) seal(c *client, pt *path, key *datachan.Key, payload []byte, id uint64) int {
+	need := key.HeadLen() + len(payload) + key.TailLen()
+	if need > len(s.arena)-s.used {
+		s.flush()
+		if need > len(s.arena) {
+			s.drops.add(dropOversize)
+			return 0
+		}
+	}
+	start := s.used
+	n := key.Seal(s.arena[start:], payload, id, &s.scratch)
+	s.used += n
+	if s.grows && s.last == c && s.lastKey == key {
+		t := &s.trains[len(s.trains)-1]
+		if t.Addr == pt.addr && n <= t.Size && len(t.Bytes) < maxTrain*t.Size {
+			t.Bytes = t.Bytes[:len(t.Bytes)+n]
+			s.grows = n == t.Size
+			return n
+		}
+	}
+	s.trains = append(s.trains, link.Train{Addr: pt.addr, Bytes: s.arena[start : start+n], Size: n})
+	s.socks = append(s.socks, pt.sock)
+	s.last, s.lastKey, s.grows = c, key, true
+	return n
+}
+
+func (s *sender) sent(c *client, key *datachan.Key, packets, bytes int) {
+	key.AddUsage(packets, bytes)
+	c.tx.bytes.Add(uint64(bytes))
+	c.tx.packets.Add(uint64(packets))
+	c.tx.last.Store(s.clock.Load())
+}
+
+// flush sends all trains and empties the arena.
+func (s *sender) flush() {
+	for i := 0; i < len(s.trains); {
+		j := i + 1
+		for j < len(s.trains) && s.socks[j] == s.socks[i] {
+			j++
+		}
+		_ = s.socks[i].Send(s.trains[i:j]) // the socket counts what it could not send; a lost datagram is just lost
+		i = j
+	}
+	clear(s.socks)
+	s.trains, s.socks = s.trains[:0], s.socks[:0]
+	s.used, s.last, s.lastKey, s.grows = 0, nil, nil, false
+}
+
+// ping sends c a ping.
+func (s *sender) ping(c *client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addPayload(c, datachan.AppendPing(s.control[:0]))
+	s.flush()
+}

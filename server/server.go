@@ -1,0 +1,303 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"postern/auth"
+	"postern/server/config"
+	"postern/server/link"
+	"postern/tlsctl"
+	"postern/tun"
+)
+
+// Parts are what a server is built from. The server owns them from Run on and closes them.
+type Parts struct {
+	UDP     []UDPListener
+	TCP     []StreamListener
+	Device  tun.Device
+	Lanes   int                // TUN queues to ask for; at least 1
+	Auth    auth.Authenticator // nil when clients need no login
+	Log     zerolog.Logger
+	Control net.Listener // where postern status asks; nil: nowhere
+	Status  StateFile    // the status file, opened while there were rights to; nil: none
+	Pool    StateFile    // ifconfig-pool-persist; nil: none
+}
+
+// A UDPListener is one local address: a socket a lane, all bound to it.
+type UDPListener struct {
+	Local   netip.AddrPort
+	Sockets []link.Socket
+}
+
+// A StreamListener accepts clients that come over TCP.
+type StreamListener interface {
+	Accept() (*link.Stream, error) // net.ErrClosed after Close
+	Close() error
+}
+
+// Server is one running server.
+type Server struct {
+	parts Parts
+	log   zerolog.Logger
+	drops drops
+	table *table
+	half  *halfOpen
+	pool  *pool // nil without one
+
+	clientToClient bool
+	started        time.Time
+	clock          atomic.Int64 // whole seconds since started; the keeper moves it
+	live           atomic.Pointer[live]
+	ctl            atomic.Pointer[tlsctl.Config]
+	closing        atomic.Bool
+	lanes          []*lane
+	uplinks        []*uplink
+	keepers        []*gatekeeper
+	streams        streams
+	crlSeen        crlStamp             // the keeper's
+	alarms         map[string]time.Time // the keeper's: when each was last raised
+
+	streamGate struct { // for all streams
+		sync.Mutex
+		*tlsctl.Gate
+	}
+
+	wg      sync.WaitGroup // every goroutine but Run's own
+	drained chan struct{}  // closed when the last session ended while closing
+	drain   sync.Once
+}
+
+// live is what a reload may change.
+type live struct {
+	cfg   *config.Config
+	auth  auth.Authenticator
+	creds *credentials
+}
+
+func (l *live) replayWindow() int { return max(l.cfg.ReplayWindow, 0) }
+
+// New connects the parts. It starts nothing.
+func New(cfg *config.Config, parts Parts) (*Server, error) {
+	if parts.Lanes < 1 {
+		parts.Lanes = 1
+	}
+	creds, err := loadCredentials(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		parts: parts, log: parts.Log, table: newTable(cfg), half: newHalfOpen(), pool: newPool(cfg),
+		clientToClient: cfg.ClientToClient, started: time.Now(), drained: make(chan struct{}),
+	}
+	s.adopt(&live{cfg: cfg, auth: parts.Auth, creds: creds})
+	if s.pool != nil && parts.Pool != nil {
+		warnings, err := s.pool.read(parts.Pool)
+		for _, w := range warnings {
+			s.log.Warn().Str("file", cfg.PoolPersist).Msg(w)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", cfg.PoolPersist, err)
+		}
+	}
+	for _, l := range parts.UDP {
+		g, err := tlsctl.NewGate(creds.wrap, tlsctl.GateOptions{Listener: "udp " + l.Local.String(), HandWindow: cfg.HandWindow})
+		if err != nil {
+			return nil, fmt.Errorf("gate of %v: %w", l.Local, err)
+		}
+		s.keepers = append(s.keepers, newGatekeeper(s, g))
+	}
+	if len(parts.TCP) > 0 {
+		if s.streamGate.Gate, err = tlsctl.NewGate(creds.wrap, tlsctl.GateOptions{Listener: "tcp", HandWindow: cfg.HandWindow}); err != nil {
+			return nil, fmt.Errorf("gate for streams: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// adopt makes a configuration the one new sessions and lanes see.
+func (s *Server) adopt(l *live) {
+	cfg := l.cfg
+	renegotiate := cfg.Renegotiate
+	if renegotiate == 0 {
+		renegotiate = -1
+	}
+	s.ctl.Store(&tlsctl.Config{
+		TLS: l.creds.tls, Wrap: l.creds.wrap, Ciphers: cfg.DataCiphers, CipherFallback: cfg.CipherFallback,
+		TunMTU: cfg.MTU, MaxPacket: max(cfg.MaxPacket-48, 0), WantLogin: l.auth != nil,
+		Timing: tlsctl.Timing{HandWindow: cfg.HandWindow, TLSTimeout: cfg.TLSTimeout, Renegotiate: renegotiate, Transition: cfg.TranWindow},
+	})
+	s.live.Store(l)
+}
+
+// Run serves until ctx is done, tells the clients, and returns nil; or it returns what broke.
+func (s *Server) Run(ctx context.Context) error {
+	queues, err := s.parts.Device.Queues(s.parts.Lanes)
+	if err != nil {
+		s.closeParts(nil)
+		return fmt.Errorf("open queues of %s: %w", s.parts.Device.Name(), err)
+	}
+	for _, q := range queues {
+		s.lanes = append(s.lanes, &lane{srv: s, queue: q, sender: newSender(&s.drops, &s.clock)})
+	}
+	// Sessions outlive ctx: they are told that the server ends, and have a moment to say so.
+	living, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	broken := make(chan error, 1)
+	report := func(what string, err error) {
+		if err == nil || s.closing.Load() {
+			return
+		}
+		select {
+		case broken <- fmt.Errorf("%s: %w", what, err):
+		default:
+		}
+	}
+	for _, l := range s.lanes {
+		s.wg.Go(func() { report("read the TUN device", l.downlink()) })
+	}
+	for i, listener := range s.parts.UDP {
+		k := s.keepers[i]
+		s.wg.Go(func() { k.run(living) })
+		for j, sock := range listener.Sockets {
+			l := s.lanes[j%len(s.lanes)]
+			u := &uplink{lane: l, sock: sock, gate: k, merge: tun.NewCoalescer(l.queue)}
+			s.uplinks = append(s.uplinks, u)
+			s.wg.Go(func() { report("receive on "+listener.Local.String(), u.run()) })
+		}
+	}
+	for _, listener := range s.parts.TCP {
+		s.wg.Go(func() { report("accept", s.accept(living, listener)) })
+	}
+	s.wg.Go(func() { s.keep(living) })
+	if s.parts.Control != nil {
+		s.wg.Go(func() { s.serveStatus(living, s.parts.Control) })
+	}
+
+	select {
+	case <-ctx.Done():
+	case err = <-broken:
+	}
+	s.closing.Store(true)
+	s.farewell()
+	stop(errors.New("server ended"))
+	s.closeParts(queues)
+	s.wg.Wait()
+	s.save(true)
+	return err
+}
+
+// farewellTime is how long clients have to acknowledge that the server ends.
+const farewellTime = 2 * time.Second
+
+// farewell tells every client and waits until their sessions are over, or farewellTime.
+func (s *Server) farewell() {
+	restart := tlsctl.Restart("")
+	if s.live.Load().cfg.ExitNotify >= 2 {
+		restart = tlsctl.Restart("[N]")
+	}
+	for _, l := range s.parts.TCP {
+		l.Close()
+	}
+	for _, c := range s.table.all() {
+		if c.established.Load() {
+			c.session.Shutdown(restart)
+		} else {
+			c.session.End(tlsctl.ErrShutdown)
+		}
+	}
+	if s.table.count() == 0 {
+		return
+	}
+	select {
+	case <-s.drained:
+	case <-time.After(farewellTime):
+	}
+}
+
+// closeParts closes all sockets and queues, which ends the loops.
+func (s *Server) closeParts(queues []tun.Queue) {
+	for _, l := range s.parts.UDP {
+		for _, sock := range l.Sockets {
+			sock.Close()
+		}
+	}
+	for _, l := range s.parts.TCP {
+		l.Close()
+	}
+	s.streams.closeAll()
+	for _, q := range queues {
+		q.Close()
+	}
+	if s.parts.Control != nil {
+		s.parts.Control.Close()
+	}
+	if err := s.parts.Device.Close(); err != nil {
+		s.log.Warn().Err(err).Msg("close the TUN device")
+	}
+}
+
+// end ends a client's session: silently, as far as the client is concerned.
+func (s *Server) end(c *client, why string) {
+	if !c.gone.CompareAndSwap(false, true) {
+		return
+	}
+	c.mu.Lock()
+	c.endedBy = why
+	c.mu.Unlock()
+	c.ring.Clear()
+	c.session.End(errors.New(why))
+}
+
+// deny ends a live session with AUTH_FAILED. Its keys are dead at once (S030).
+func (s *Server) deny(c *client, public string, err error) {
+	if !c.gone.CompareAndSwap(false, true) {
+		return
+	}
+	c.ring.Clear()
+	c.session.Deny(&tlsctl.Denial{Public: public, Err: err})
+}
+
+// closed is what a session's end leaves to do.
+func (s *Server) closed(c *client, err error) {
+	c.gone.Store(true)
+	c.ring.Clear()
+	s.table.remove(c)
+	c.leaveHalfOpen()
+	if s.closing.Load() && s.table.count() == 0 {
+		s.drain.Do(func() { close(s.drained) })
+	}
+	c.mu.Lock()
+	g := c.grant
+	c.mu.Unlock()
+	if stream, ok := c.path.Load().sock.(*link.Stream); ok {
+		stream.Close()
+	}
+	if g != nil {
+		s.revoke(g)
+	}
+	e := c.log.Info()
+	denial := (*tlsctl.Denial)(nil)
+	switch {
+	case errors.As(err, &denial):
+		e = c.log.Warn()
+	case !c.established.Load() && errors.Is(err, tlsctl.ErrHandshakeTimeout):
+		e = c.log.Debug() // a stranger can bring it about (S103)
+	}
+	if g != nil {
+		e = e.Str("client", g.name).Uint64("received", c.rx.bytes.Load()).Uint64("sent", c.tx.bytes.Load())
+	}
+	if !c.established.Load() {
+		e.Err(err).Msg("login ended")
+		return
+	}
+	e.AnErr("reason", err).Dur("lasted", time.Since(c.opened)).Msg("client disconnected")
+}
