@@ -38,7 +38,7 @@ var ErrUnknownUser = errors.New("unknown user")
 type Denied struct {
 	Reason string
 	Public string
-	Err    error // ErrUnknownUser or nil
+	Err    error // ErrUnknownUser, nil, or what this package tells its own refusals apart by
 }
 
 func (d *Denied) Error() string { return d.Reason }
