@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -289,5 +290,6 @@ func (c *client) leaveHalfOpen() {
 	c.mu.Unlock()
 	if was {
 		c.srv.half.leave(c.source)
+		c.settle(c.established.Load())
 	}
 }

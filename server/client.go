@@ -27,8 +27,9 @@ type client struct {
 	session *tlsctl.Session // set before Run, then immutable
 	sid     tlsctl.SessionID
 	opened  time.Time
-	source  netip.Addr // where it was opened from, counted in half
-	stream  bool       // over TCP
+	source  netip.Addr            // where it was opened from, counted in half
+	stream  bool                  // over TCP
+	settle  func(authorised bool) // tells the gate, once
 	log     zerolog.Logger
 
 	path atomic.Pointer[path]

@@ -83,7 +83,7 @@ func (k *gatekeeper) run(ctx context.Context) {
 			reply, o := k.gate.Greet(time.Now(), g.from, g.buf[:g.n])
 			switch {
 			case o != nil:
-				k.srv.open(ctx, o, &path{sock: g.u.sock, addr: g.from, home: g.u.lane.sender}, false)
+				k.srv.open(ctx, k.gate, o, &path{sock: g.u.sock, addr: g.from, home: g.u.lane.sender}, false)
 			case reply != nil:
 				one := [1]link.Train{{Addr: g.from, Bytes: reply, Size: len(reply)}}
 				_ = g.u.sock.Send(one[:]) // a full send buffer drops it (S006)
@@ -96,14 +96,13 @@ func (k *gatekeeper) run(ctx context.Context) {
 }
 
 // open starts a session for a client that has proved its address. It returns nil when there is no room for it.
-func (s *Server) open(ctx context.Context, o *tlsctl.Opening, p *path, stream bool) *client {
-	if s.closing.Load() {
+func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p *path, stream bool) *client {
+	settle := func(authorised bool) { g.Settle(time.Now(), o, authorised) }
+	if s.closing.Load() || !s.half.enter(p.addr.Addr()) {
+		settle(false)
 		return nil
 	}
-	if !s.half.enter(p.addr.Addr()) {
-		return nil
-	}
-	c := &client{srv: s, sid: o.Client, opened: time.Now(), source: p.addr.Addr(), stream: stream, open: true}
+	c := &client{srv: s, sid: o.Client, opened: time.Now(), source: p.addr.Addr(), stream: stream, open: true, settle: settle}
 	c.path.Store(p)
 	c.rx.last.Store(s.clock.Load())
 	c.tx.last.Store(s.clock.Load())
@@ -113,7 +112,7 @@ func (s *Server) open(ctx context.Context, o *tlsctl.Opening, p *path, stream bo
 	c.session = tlsctl.New(&cfg, c, o)
 	older, ok := s.table.enter(c, p.addr, s.live.Load().cfg.MaxClients)
 	if !ok {
-		s.half.leave(p.addr.Addr())
+		c.leaveHalfOpen()
 		return nil
 	}
 	if older != nil {

@@ -15,10 +15,11 @@ import (
 
 // credentials is the TLS side of a configuration: what we show, whom we believe, how packets are wrapped.
 type credentials struct {
-	tls   *tls.Config
-	rules *tlsctl.CertRules
-	wrap  tlsctl.Wrapping
-	leaf  *x509.Certificate
+	tls     *tls.Config
+	rules   *tlsctl.CertRules
+	wrap    tlsctl.Wrapping
+	leaf    *x509.Certificate
+	anchors []*x509.Certificate // the CAs, which sign revocation lists
 }
 
 // loadCredentials parses the configuration's key material. Errors name the file.
@@ -52,8 +53,28 @@ func loadCredentials(cfg *config.Config) (*credentials, error) {
 		return nil, fmt.Errorf("ca %s: no certificate in it", cfg.CA.Name)
 	}
 	c := &credentials{leaf: leaf}
-	c.rules = &tlsctl.CertRules{Roots: roots, Anchors: anchors, RemoteCertTLS: cfg.RemoteCertTLS, Name: cfg.VerifyX509Name,
-		NameType: cfg.VerifyX509Type, Fingerprints: cfg.PeerFingerprints, Mode: tlsctl.CertMode(cfg.VerifyClientCert)}
+	c.rules = &tlsctl.CertRules{Mode: tlsctl.CertMode(cfg.VerifyClientCert), RemoteCertTLS: cfg.RemoteCertTLS, Name: cfg.VerifyX509Name}
+	if len(anchors) > 0 {
+		c.rules.Roots = roots
+	}
+	switch cfg.VerifyX509Type {
+	case "":
+	case "subject":
+		c.rules.Match = tlsctl.NameSubject
+	case "name":
+		c.rules.Match = tlsctl.NameCommon
+	case "name-prefix":
+		c.rules.Match = tlsctl.NamePrefix
+	default:
+		return nil, fmt.Errorf("verify-x509-name type %q", cfg.VerifyX509Type)
+	}
+	for _, f := range cfg.PeerFingerprints {
+		if len(f) != len(tlsctl.Fingerprint{}) {
+			return nil, fmt.Errorf("peer-fingerprint of %d bytes, want SHA-256", len(f))
+		}
+		c.rules.Fingerprints = append(c.rules.Fingerprints, tlsctl.Fingerprint(f))
+	}
+	c.anchors = anchors
 	if cfg.CRL.Set() && !cfg.CRLDir {
 		crl, err := tlsctl.ParseCRL(cfg.CRL.Bytes, anchors)
 		if err != nil {

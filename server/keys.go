@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,6 +28,10 @@ func (c *client) Install(k tlsctl.KeyMaterial) error {
 	}
 	if err := c.ring.Install(key); err != nil {
 		return fmt.Errorf("data key %d: %w", k.ID, err)
+	}
+	if c.gone.Load() { // ended meanwhile: whoever ended it may have cleared the ring before this key was in it
+		c.ring.Clear()
+		return errors.New("the session has ended")
 	}
 	if c.member.Load() == nil {
 		c.ring.Use(key.ID())

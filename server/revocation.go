@@ -75,9 +75,12 @@ func (c *credentials) reloadCRL(name string) error {
 	if err != nil {
 		return err
 	}
-	crl, err := tlsctl.ParseCRL(b, c.rules.Anchors)
+	crl, err := tlsctl.ParseCRL(b, c.anchors)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
+	}
+	if last := c.rules.CRL.Load(); last != nil && crl.Updated().Before(last.Updated()) {
+		return fmt.Errorf("%s: older than the list in force", name)
 	}
 	c.rules.CRL.Store(crl)
 	return nil
@@ -97,7 +100,7 @@ func (l *live) revoked(chain []*x509.Certificate) error {
 		}
 		return nil
 	}
-	return l.creds.rules.Revoked(chain)
+	return l.creds.rules.CheckRevoked(chain)
 }
 
 // alarmEvery is how often one alarm is repeated.

@@ -108,15 +108,16 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 			return nil, fmt.Errorf("read %s: %w", cfg.PoolPersist, err)
 		}
 	}
+	limits := tlsctl.NewLimits(tlsctl.LimitOptions{HandWindow: cfg.HandWindow})
 	for _, l := range parts.UDP {
-		g, err := tlsctl.NewGate(creds.wrap, tlsctl.GateOptions{Listener: "udp " + l.Local.String(), HandWindow: cfg.HandWindow})
+		g, err := tlsctl.NewGate(creds.wrap, tlsctl.GateOptions{Listener: "udp " + l.Local.String(), HandWindow: cfg.HandWindow, Limits: limits})
 		if err != nil {
 			return nil, fmt.Errorf("gate of %v: %w", l.Local, err)
 		}
 		s.keepers = append(s.keepers, newGatekeeper(s, g))
 	}
 	if len(parts.TCP) > 0 {
-		if s.streamGate.Gate, err = tlsctl.NewGate(creds.wrap, tlsctl.GateOptions{Listener: "tcp", HandWindow: cfg.HandWindow}); err != nil {
+		if s.streamGate.Gate, err = tlsctl.NewGate(creds.wrap, tlsctl.GateOptions{Listener: "tcp", HandWindow: cfg.HandWindow, Limits: limits}); err != nil {
 			return nil, fmt.Errorf("gate for streams: %w", err)
 		}
 	}
@@ -200,9 +201,9 @@ const farewellTime = 2 * time.Second
 
 // farewell tells every client and waits until their sessions are over, or farewellTime.
 func (s *Server) farewell() {
-	restart := tlsctl.Restart("")
+	restart := tlsctl.Restart
 	if s.live.Load().cfg.ExitNotify >= 2 {
-		restart = tlsctl.Restart("[N]")
+		restart = tlsctl.RestartNext
 	}
 	for _, l := range s.parts.TCP {
 		l.Close()
@@ -264,6 +265,12 @@ func (s *Server) deny(c *client, public string, err error) {
 	}
 	c.ring.Clear()
 	c.session.Deny(&tlsctl.Denial{Public: public, Err: err})
+}
+
+// Leaving implements tlsctl.Owner: the session will end, its data keys are dead from here on (S030).
+func (c *client) Leaving(error) {
+	c.gone.Store(true)
+	c.ring.Clear()
 }
 
 // closed is what a session's end leaves to do.

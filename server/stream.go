@@ -128,7 +128,7 @@ func (s *Server) greet(ctx context.Context, st *link.Stream, from netip.AddrPort
 		return nil
 	}
 	st.SetLimit(frameLimitAfter)
-	c := s.open(ctx, o, &path{sock: st, addr: from, home: lane.sender}, true)
+	c := s.open(ctx, s.streamGate.Gate, o, &path{sock: st, addr: from, home: lane.sender}, true)
 	if c == nil {
 		return nil
 	}

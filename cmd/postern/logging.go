@@ -1,0 +1,39 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/term"
+)
+
+// logLevel maps OpenVPN's verb to a level: 0 errors and warnings, 1 to 3 what happens, 4 and 5 why, 6 and more
+// everything.
+func logLevel(verb int) zerolog.Level {
+	switch {
+	case verb <= 0:
+		return zerolog.WarnLevel
+	case verb <= 3:
+		return zerolog.InfoLevel
+	case verb <= 5:
+		return zerolog.DebugLevel
+	}
+	return zerolog.TraceLevel
+}
+
+// newLogger writes to out: format "console" for people, coloured on a terminal, "json" for machines, "auto" is
+// console.
+func newLogger(out *os.File, format string, verb int) (zerolog.Logger, error) {
+	var w io.Writer
+	switch format {
+	case "json":
+		w = out
+	case "console", "auto", "":
+		w = zerolog.ConsoleWriter{Out: out, NoColor: !term.IsTerminal(int(out.Fd())), TimeFormat: "2006-01-02 15:04:05"}
+	default:
+		return zerolog.Nop(), fmt.Errorf("log format %q: console or json", format)
+	}
+	return zerolog.New(w).Level(logLevel(verb)).With().Timestamp().Logger(), nil
+}

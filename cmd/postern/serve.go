@@ -1,0 +1,414 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v2"
+
+	"postern/auth"
+	"postern/server"
+	"postern/server/config"
+	"postern/server/firewall"
+	"postern/server/hostnet"
+	"postern/server/link"
+	"postern/tun"
+)
+
+// serveOptions are the flags of serve and quickstart.
+type serveOptions struct {
+	logFormat string
+	ready     func() // called once when clients may connect; may be nil
+}
+
+func serveCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "run the server in the foreground, like openvpn --config FILE",
+		Description: "FILE is an OpenVPN server.conf, which may use Postern's own directives (docs/configuration.md).\n" +
+			"SIGTERM and SIGINT end the server after telling the clients, SIGHUP reloads what can be\n" +
+			"reloaded without dropping anyone, SIGUSR2 writes the status to the log.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Required: true, Usage: "server.conf `FILE`"},
+			logFormatFlag(),
+		},
+		Action: func(c *cli.Context) error {
+			return serve(c.Context, c.String("config"), serveOptions{logFormat: c.String("log-format")})
+		},
+	}
+}
+
+func logFormatFlag() cli.Flag {
+	return &cli.StringFlag{Name: "log-format", Value: "auto", Usage: "`FORMAT` of log lines: console or json"}
+}
+
+// serve runs one server until ctx is done.
+func serve(ctx context.Context, configPath string, o serveOptions) error {
+	cfg, report, err := config.Load(configPath)
+	if err != nil {
+		return err
+	}
+	out, err := openLog(cfg)
+	if err != nil {
+		return err
+	}
+	if out != os.Stderr {
+		defer out.Close()
+	}
+	log, err := newLogger(out, o.logFormat, cfg.Verb)
+	if err != nil {
+		return err
+	}
+	for _, e := range report.Entries {
+		if e.Verdict == config.Noticed || e.Verdict == config.Ignored {
+			log.Warn().Str("at", e.At()).Str("directive", e.Directive).Msg(e.Why)
+		}
+	}
+	s, err := setUp(cfg, log)
+	if err != nil {
+		s.tearDown(log)
+		return err
+	}
+	defer s.tearDown(log)
+
+	running := make(chan struct{})
+	defer close(running)
+	go handleSignals(running, s.server, configPath, log)
+	log.Info().Str("config", configPath).Str("device", s.device.Name()).Strs("listen", s.listening).Msg("serving")
+	if o.ready != nil {
+		o.ready()
+	}
+	if err := s.server.Run(ctx); err != nil {
+		return err
+	}
+	log.Info().Msg("ended")
+	return nil
+}
+
+// handleSignals reloads and reports until the server has ended.
+func handleSignals(ended <-chan struct{}, srv *server.Server, configPath string, log zerolog.Logger) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-ended:
+			return
+		case sig := <-signals:
+			if sig == syscall.SIGUSR2 {
+				srv.LogStatus(log)
+				continue
+			}
+			if err := reload(srv, configPath, log); err != nil {
+				log.Error().Err(err).Str("alarm", "reload").Msg("reload failed: the running configuration stays")
+			}
+		}
+	}
+}
+
+// reload reads the configuration again. Sessions stay.
+func reload(srv *server.Server, configPath string, log zerolog.Logger) error {
+	cfg, _, err := config.Load(configPath)
+	if err != nil {
+		return err
+	}
+	a, err := newAuthenticator(cfg, log)
+	if err != nil {
+		return err
+	}
+	kept, err := srv.Reload(cfg, a)
+	if err != nil {
+		return err
+	}
+	for _, what := range kept {
+		log.Warn().Msg(what + " changed in the file: it takes a restart, and stays as it was")
+	}
+	log.Info().Str("config", configPath).Msg("reloaded")
+	return nil
+}
+
+// openLog opens where log lines go: the log directive's file, or standard error.
+func openLog(cfg *config.Config) (*os.File, error) {
+	if cfg.Log == "" {
+		return os.Stderr, nil
+	}
+	mode := os.O_CREATE | os.O_WRONLY | os.O_APPEND
+	if !cfg.LogAppend {
+		mode |= os.O_TRUNC
+	}
+	f, err := os.OpenFile(cfg.Log, mode, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	return f, nil
+}
+
+// host is what a server took of its host, in the order to give back.
+type host struct {
+	server    *server.Server
+	device    tun.Device
+	listening []string
+	undo      []func() error
+}
+
+func (h *host) later(undo func() error) { h.undo = append(h.undo, undo) }
+
+// tearDown gives back everything, last first. What the server closed by itself may be closed twice.
+func (h *host) tearDown(log zerolog.Logger) {
+	for _, undo := range slices.Backward(h.undo) {
+		if err := undo(); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) && !errors.Is(err, os.ErrNotExist) {
+			log.Warn().Err(err).Msg("give back")
+		}
+	}
+}
+
+// setUp opens everything, connects the server and drops privileges. On error the host still holds what was opened.
+func setUp(cfg *config.Config, log zerolog.Logger) (*host, error) {
+	h := new(host)
+	parts := server.Parts{Log: log, Lanes: runtime.GOMAXPROCS(0)}
+	var err error
+	if parts.Auth, err = newAuthenticator(cfg, log); err != nil {
+		return h, err
+	}
+	if !cfg.LoginMustMatchCert && cfg.WantLogin() && cfg.VerifyClientCert != config.CertNone {
+		log.Warn().Msg("login-must-match-cert no: any certificate works with any password (S043)")
+	}
+	if err := hostnet.Preflight(); err != nil {
+		return h, err
+	}
+	if err := h.listen(cfg, &parts); err != nil {
+		return h, err
+	}
+	if err := h.openDevice(cfg, log); err != nil {
+		return h, err
+	}
+	parts.Device = h.device
+	if err := h.guard(cfg, log); err != nil {
+		return h, err
+	}
+	if err := h.openFiles(cfg, &parts); err != nil {
+		return h, err
+	}
+	if h.server, err = server.New(cfg, parts); err != nil {
+		return h, err
+	}
+	if cfg.User != "" || cfg.Group != "" {
+		if err := hostnet.DropPrivileges(cfg.User, cfg.Group, hostnet.KeepNetAdmin); err != nil {
+			return h, err
+		}
+	}
+	return h, nil
+}
+
+// listen opens the sockets.
+func (h *host) listen(cfg *config.Config, parts *server.Parts) error {
+	for _, l := range cfg.Listen {
+		switch l.Network {
+		case "udp":
+			socks, err := link.ListenUDP(l.Addr, link.UDPOptions{Lanes: parts.Lanes, V6Only: l.V6Only, RecvBuf: cfg.RecvBuf, SendBuf: cfg.SendBuf, Plain: cfg.NoOffload})
+			if err != nil {
+				return fmt.Errorf("listen on udp %v: %w", l.Addr, err)
+			}
+			u := server.UDPListener{Local: l.Addr}
+			for _, s := range socks {
+				u.Sockets = append(u.Sockets, s)
+				h.later(s.Close)
+			}
+			parts.UDP = append(parts.UDP, u)
+		case "tcp":
+			ln, err := link.ListenTCP(l.Addr, link.TCPOptions{V6Only: l.V6Only, RecvBuf: cfg.RecvBuf, SendBuf: cfg.SendBuf, QueuePackets: cfg.TCPQueue})
+			if err != nil {
+				return fmt.Errorf("listen on tcp %v: %w", l.Addr, err)
+			}
+			parts.TCP = append(parts.TCP, ln)
+			h.later(ln.Close)
+		}
+		h.listening = append(h.listening, l.Network+" "+l.Addr.String())
+	}
+	return nil
+}
+
+// openDevice makes the TUN device and gives it addresses and routes.
+func (h *host) openDevice(cfg *config.Config, log zerolog.Logger) error {
+	dev, err := tun.Open(tun.Options{Name: cfg.Dev, MTU: cfg.MTU, Plain: cfg.NoOffload})
+	if err != nil {
+		return fmt.Errorf("dev %s: %w", cfg.Dev, err)
+	}
+	h.device = dev
+	h.later(dev.Close)
+	overlaps, err := hostnet.Overlaps(insideNets(cfg), dev.Name())
+	if err != nil {
+		return fmt.Errorf("look at the host's networks: %w", err)
+	}
+	for _, o := range overlaps {
+		log.Warn().Msg(o) // S087; warned of only, since an admin may mean it
+	}
+	if !cfg.NoIfconfig {
+		var addrs []netip.Prefix
+		for _, a := range []netip.Prefix{cfg.Addr4, cfg.Addr6} {
+			if a.IsValid() {
+				addrs = append(addrs, a)
+			}
+		}
+		if err := tun.Configure(dev.Name(), addrs, cfg.MTU, cfg.TxQueue); err != nil {
+			return fmt.Errorf("configure %s: %w", dev.Name(), err)
+		}
+	}
+	if len(cfg.Routes) > 0 && !cfg.NoRouteExec {
+		routes := make([]tun.Route, len(cfg.Routes))
+		for i, r := range cfg.Routes {
+			routes[i] = tun.Route{Net: r.Net, Gateway: r.Gateway, Metric: r.Metric}
+		}
+		undo, err := tun.AddRoutes(dev.Name(), routes)
+		if err != nil {
+			return fmt.Errorf("routes through %s: %w", dev.Name(), err)
+		}
+		h.later(undo)
+	}
+	return nil
+}
+
+// insideNets is every network that lies behind the device.
+func insideNets(cfg *config.Config) []netip.Prefix {
+	var nets []netip.Prefix
+	for _, a := range []netip.Prefix{cfg.Addr4, cfg.Addr6} {
+		if a.IsValid() {
+			nets = append(nets, a.Masked())
+		}
+	}
+	for _, r := range cfg.Routes {
+		nets = append(nets, r.Net.Masked())
+	}
+	return nets
+}
+
+// guard sets up forwarding and address translation, when the configuration asks for it, and clears away what a
+// killed run left.
+func (h *host) guard(cfg *config.Config, log zerolog.Logger) error {
+	if !cfg.NAT {
+		if err := firewall.RemoveStale(h.device.Name()); err != nil {
+			log.Debug().Err(err).Msg("no nftables here: nothing to clear away")
+		}
+		return nil
+	}
+	rules := firewall.Rules{Device: h.device.Name(), Nets: insideNets(cfg), NAT: true, ClientToClient: cfg.ClientToClient}
+	for _, l := range cfg.Listen {
+		rules.Ports = append(rules.Ports, firewall.Port{Network: l.Network, Port: l.Addr.Port()})
+	}
+	fw, err := firewall.Apply(rules)
+	if err != nil {
+		return fmt.Errorf("nat: %w", err)
+	}
+	h.later(fw.Remove)
+	restore, err := hostnet.EnableForwarding(cfg.Addr4.IsValid(), cfg.Addr6.IsValid())
+	if err != nil {
+		return fmt.Errorf("nat: %w", err)
+	}
+	h.later(restore)
+	return nil
+}
+
+// openFiles opens what is written while serving, as long as there are rights to.
+func (h *host) openFiles(cfg *config.Config, parts *server.Parts) error {
+	open := func(name string) (*os.File, error) {
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+		if err == nil {
+			h.later(f.Close)
+		}
+		return f, err
+	}
+	if cfg.Status != "" {
+		f, err := open(cfg.Status)
+		if err != nil {
+			return fmt.Errorf("status: %w", err)
+		}
+		parts.Status = f
+	}
+	if cfg.PoolPersist != "" {
+		f, err := open(cfg.PoolPersist)
+		if err != nil {
+			return fmt.Errorf("ifconfig-pool-persist: %w", err)
+		}
+		parts.Pool = f
+	}
+	if cfg.WritePID != "" {
+		if err := os.WriteFile(cfg.WritePID, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+			return fmt.Errorf("writepid: %w", err)
+		}
+	}
+	var err error
+	parts.Control, err = h.openControl(cfg)
+	return err
+}
+
+// openControl opens the socket that postern status asks. Only root and the server's own user may.
+func (h *host) openControl(cfg *config.Config) (net.Listener, error) {
+	path := cfg.Control
+	if path == "" {
+		path = controlSocket(cfg.Path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return nil, fmt.Errorf("control-socket: %w", err)
+		}
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("control-socket: another server answers on %s: give this one its own with control-socket PATH", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("control-socket: %w", err)
+		}
+	}
+	old := syscall.Umask(0o117)
+	l, err := net.Listen("unix", path)
+	syscall.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("control-socket: %w", err)
+	}
+	h.later(l.Close)
+	return l, nil
+}
+
+// newAuthenticator builds the login the configuration asks for; nil when clients need none.
+func newAuthenticator(cfg *config.Config, log zerolog.Logger) (auth.Authenticator, error) {
+	if !cfg.WantLogin() {
+		return nil, nil
+	}
+	var a auth.Authenticator
+	if l := cfg.LDAP; l != nil {
+		dir, err := auth.NewLDAP(auth.LDAPOptions{URLs: l.URLs, StartTLS: l.StartTLS, CA: l.CA.Bytes, BindDN: l.BindDN,
+			BindPassword: l.BindPassword, UserBase: l.UserBase, UserFilter: l.UserFilter, RequireGroups: l.RequireGroups,
+			Timeout: l.Timeout, AllowCleartext: l.AllowCleartext}, log)
+		if err != nil {
+			return nil, fmt.Errorf("%s: ldap: %w", cfg.Path, err)
+		}
+		a = dir
+	}
+	if cfg.Users != "" {
+		file, err := auth.NewFile(cfg.Users, log)
+		if err != nil {
+			return nil, fmt.Errorf("%s: auth-users-file: %w", cfg.Path, err)
+		}
+		if a == nil {
+			a = file
+		} else {
+			a = auth.FileFirst(file, a)
+		}
+	}
+	a = auth.Throttle(a)
+	if cfg.LoginMustMatchCert && cfg.VerifyClientCert != config.CertNone {
+		a = auth.MatchCertificate(a)
+	}
+	return a, nil
+}

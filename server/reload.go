@@ -1,0 +1,46 @@
+package server
+
+import (
+	"fmt"
+	"reflect"
+
+	"postern/auth"
+	"postern/server/config"
+)
+
+// fixed names the settings that a running server cannot change, and the directives an administrator knows them by.
+var fixed = []struct{ field, directive string }{
+	{"Listen", "local, port or proto"}, {"SendBuf", "sndbuf"}, {"RecvBuf", "rcvbuf"}, {"MaxClients", "max-clients"}, {"TCPQueue", "tcp-queue-limit"},
+	{"Dev", "dev"}, {"MTU", "tun-mtu"}, {"TxQueue", "txqueuelen"}, {"Topology", "topology"},
+	{"Addr4", "server"}, {"Addr6", "server-ipv6"}, {"Pool4", "ifconfig-pool"}, {"Pool6", "ifconfig-ipv6-pool"}, {"Pool6Bits", "server-ipv6"},
+	{"PoolPersist", "ifconfig-pool-persist"}, {"Routes", "route"}, {"NAT", "nat"}, {"NoOffload", "tun-offload"},
+	{"ClientToClient", "client-to-client"}, {"DuplicateCN", "duplicate-cn"},
+	{"TLSAuth", "tls-auth"}, {"TLSAuthDirection", "key-direction"}, {"TLSCrypt", "tls-crypt"}, {"TLSCryptV2", "tls-crypt-v2"},
+	{"ForceCookie", "tls-crypt-v2"}, {"Auth", "auth"}, {"Status", "status"}, {"Log", "log"}, {"User", "user"}, {"Group", "group"},
+	{"WritePID", "writepid"}, {"Control", "control-socket"}, {"Verb", "verb"},
+}
+
+// Reload makes cfg the configuration of new sessions, and of running ones as far as it can: certificates, revocation
+// list, client files, pushes, logins, timers. kept names the directives that stay as they were. On error nothing has
+// changed (S095).
+func (s *Server) Reload(cfg *config.Config, a auth.Authenticator) (kept []string, err error) {
+	merged := *cfg
+	now, next := reflect.ValueOf(s.live.Load().cfg).Elem(), reflect.ValueOf(&merged).Elem()
+	for _, f := range fixed {
+		was, is := now.FieldByName(f.field), next.FieldByName(f.field)
+		if !reflect.DeepEqual(was.Interface(), is.Interface()) {
+			kept = append(kept, f.directive)
+			is.Set(was)
+		}
+	}
+	creds, err := loadCredentials(&merged)
+	if err != nil {
+		return nil, fmt.Errorf("reload: %w", err)
+	}
+	l := &live{cfg: &merged, auth: a, creds: creds}
+	s.adopt(l)
+	for _, c := range s.table.all() {
+		s.recheck(l, c)
+	}
+	return kept, nil
+}
