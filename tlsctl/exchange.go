@@ -30,9 +30,9 @@ const (
 	maxExchangeSize = 16 << 10 // one TLS record
 )
 
-// An exchange is one side's key exchange message.
+// An exchange is one side's key exchange message. A server has no pre-master and no login.
 type exchange struct {
-	preMaster [preMasterSize]byte // zero in the server's
+	preMaster [preMasterSize]byte
 	random1   [randomSize]byte
 	random2   [randomSize]byte
 	options   string
@@ -112,54 +112,14 @@ func parseExchange(b []byte) (*exchange, error) {
 	return x, nil
 }
 
-// parseServerExchange reads a server's message.
-func parseServerExchange(b []byte) (*exchange, error) {
-	if len(b) < exchangeHead {
-		return nil, fmt.Errorf("key exchange of %d bytes is too short", len(b))
-	}
-	if b[4]&0xf != keyMethod {
-		return nil, fmt.Errorf("key method %d is not supported", b[4]&0xf)
-	}
-	x := new(exchange)
-	b = b[5:]
-	b = b[copy(x.random1[:], b):]
-	b = b[copy(x.random2[:], b):]
-	options, _, err := cutString(b, maxOptions)
-	if err != nil {
-		return nil, fmt.Errorf("options string: %w", err)
-	}
-	x.options = string(options)
-	return x, nil
-}
-
 // appendServer appends x as a server's message.
 func (x *exchange) appendServer(b []byte) []byte {
 	b = append(b, 0, 0, 0, 0, keyMethod)
 	b = append(b, x.random1[:]...)
 	b = append(b, x.random2[:]...)
-	b = appendString(b, x.options, true)
-	return append(b, 0, 0, 0, 0, 0, 0) // no user name, password or peer info
-}
-
-// appendClient appends x as a client's message.
-func (x *exchange) appendClient(b []byte) []byte {
-	b = append(b, 0, 0, 0, 0, keyMethod)
-	b = append(b, x.preMaster[:]...)
-	b = append(b, x.random1[:]...)
-	b = append(b, x.random2[:]...)
-	b = appendString(b, x.options, true)
-	b = appendString(b, x.username, x.hasLogin)
-	b = appendString(b, string(x.password), x.hasLogin)
-	return appendString(b, x.peerInfo, x.peerInfo != "")
-}
-
-func appendString(b []byte, s string, present bool) []byte {
-	if !present {
-		return append(b, 0, 0)
-	}
-	b = binary.BigEndian.AppendUint16(b, uint16(len(s)+1))
-	b = append(b, s...)
-	return append(b, 0)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(x.options)+1))
+	b = append(b, x.options...)
+	return append(b, 0, 0, 0, 0, 0, 0, 0) // its zero byte, and no user name, password or peer info
 }
 
 // errStringLength: a string is longer than allowed or than what is left.

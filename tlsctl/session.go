@@ -2,11 +2,22 @@ package tlsctl
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
 )
 
-// Why a session ended, where the server may care. Besides these Run returns a *Denial for a refused client, the cause
-// of its context, the reason given to End, or what went wrong.
+// Why a session ended, where the server may care. Besides these Run returns a *Denial for a refused client, a
+// *TLSError, the cause of its context, the reason given to End, or what else went wrong.
 var (
 	// ErrExit: the client said that it leaves.
 	ErrExit = errors.New("client left")
@@ -16,42 +27,656 @@ var (
 	ErrShutdown = errors.New("server shuts down")
 	// ErrLimit: the client sent more than any honest one does.
 	ErrLimit = errors.New("control channel limit exceeded")
+	// ErrSilent: the client acknowledges nothing any more.
+	ErrSilent = errors.New("client does not answer")
 )
 
-// A Session is one client's control channel, from its proved address to its goodbye.
-type Session struct{ o *Opening }
+// Bounds of what a client may make a session do.
+const (
+	inboxSize       = 64  // packets that wait for Run
+	streamInboxSize = 256 // where none may be dropped
+	maxFed          = 64 << 10
+	maxPackets      = 128 // both before a negotiation is decided (S024)
+	ratePackets     = 100 // in a second
+	rateBytes       = 64 << 10
+	ratePeriod      = 10 * time.Second // for rateBytes (S025)
+	pushInterval    = 30 * time.Second // between answers to PUSH_REQUEST
+	softResetPause  = time.Second      // between renegotiations the client begins
+	defaultPacket   = 1200
+)
+
+// A Session is one client's control channel, from its proved address to its goodbye: a run of negotiations, one
+// after the other, of which the newest that was decided carries the messages.
+//
+//	Deliver --> inbox --+                       +--> Owner.Send
+//	Tell, End, ... -----+--> Run: packets, -----+
+//	negotiate ----------+    messages, timers   +--> Owner.Install
+//	   ^      bytes, decisions       |
+//	   +-----------------------------+  TLS handshake, key exchange, Owner.Admit: one goroutine each
+type Session struct {
+	// Immutable.
+	cfg    *Config
+	timing Timing
+	owner  Owner
+	open   *Opening
+	name   string
+	log    zerolog.Logger
+	kick   chan struct{} // there is something in the inbox, in orders, or to take from a conn
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	inbox  [][]byte
+	orders []func(now time.Time) // for Run to do
+	closed bool                  // Run has ended: take no more
+
+	// All below is Run's.
+	wrap        wrapper
+	dynamic     wrapper // of renegotiations, if agreed on
+	dynamicZero bool    // the client has moved key id 0 to it too, as OpenVPN 3 does
+	unproven    bool    // the address is not proved yet: answer no more than is asked
+	heard       bool    // something came in since the last transmission
+	negotiated  []*negotiation
+	current     *negotiation // the newest that was decided: sends messages; nil before the first is
+	next        *negotiation // under way, if it is not the first
+	lastKey     KeyID        // the last key id that both ends know of
+	begun       time.Time    // when the last negotiation began
+	renegotiate time.Time    // when to begin the next; zero: never
+	wanted      bool         // Renegotiate was called
+	expires     time.Time    // when the only key left is over; zero: not known to be
+	identity    *Hello       // the first negotiation's; nil until authorised
+	peerID      uint32       // the grant's
+	exporter    bool         // data keys are exported from TLS
+	replies     []Message    // PUSH_REPLY, once authorised
+	asked       bool         // PUSH_REQUEST came before we could answer
+	pushed      time.Time    // last PUSH_REPLY
+	left        bool         // Owner.Leaving was called
+	leaving     error        // why the session ends, which only waits for last words to arrive
+	until       time.Time    // not longer than this
+	untilAcked  bool         // and not longer than they need
+	ended       bool
+	err         error
+	rate        clientRate
+	wake        time.Time // next timer
+	buffer      []byte    // for packets going out
+}
 
 // New prepares a session and starts nothing.
-func New(cfg *Config, owner Owner, o *Opening) *Session { return &Session{o: o} }
+func New(cfg *Config, owner Owner, o *Opening) *Session {
+	name := hex.EncodeToString(o.Server[:4])
+	return &Session{
+		cfg:      cfg,
+		timing:   cfg.Timing.withDefaults(),
+		owner:    owner,
+		open:     o,
+		name:     name,
+		log:      cfg.Log.With().Str("session", name).Logger(),
+		kick:     make(chan struct{}, 1),
+		wrap:     o.wrap,
+		unproven: o.first == nil && !o.Stream,
+	}
+}
 
-// Run runs the session until it ends and says why.
-func (s *Session) Run(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }
-
-// Deliver hands the session one control packet from the client. It copies pkt, never blocks and may be called from
-// any goroutine. When the session is behind, pkt is dropped: the client will send it again.
-func (s *Session) Deliver(pkt []byte) {}
-
-// Renegotiate begins a renegotiation, unless one is under way.
-func (s *Session) Renegotiate() {}
-
-// Tell sends a message to an established client.
-func (s *Session) Tell(m Message) {}
-
-// Shutdown sends a last message (none if empty), waits up to Timing.Farewell for its acknowledgement and ends the
-// session with ErrShutdown.
-func (s *Session) Shutdown(m Message) {}
-
-// End ends the session at once; Run returns reason.
-func (s *Session) End(reason error) {}
-
-// Deny ends the session with AUTH_FAILED; Run returns d once the client can have heard it.
-func (s *Session) Deny(d *Denial) {}
+func (t Timing) withDefaults() Timing {
+	for _, f := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&t.HandWindow, defaultHandWindow},
+		{&t.TLSTimeout, 2 * time.Second},
+		{&t.Renegotiate, time.Hour},
+		{&t.Transition, time.Hour},
+		{&t.FirstByte, 10 * time.Second},
+		{&t.Progress, 15 * time.Second},
+		{&t.RefusalDelay, 2 * time.Second},
+		{&t.Linger, 5 * time.Second},
+		{&t.Farewell, 2 * time.Second},
+	} {
+		if *f.field == 0 {
+			*f.field = f.value
+		}
+	}
+	return t
+}
 
 // Name is a short id for log lines.
-func (s *Session) Name() string { return "" }
+func (s *Session) Name() string { return s.name }
 
 // Client is the client's session id.
-func (s *Session) Client() SessionID { return s.o.Client }
+func (s *Session) Client() SessionID { return s.open.Client }
 
-// Panics is how many panics sessions have survived since the program started.
-func Panics() uint64 { return 0 }
+// Deliver hands the session one control packet from the client. It copies pkt, never blocks and may be called from
+// any goroutine. When the session is behind, pkt is dropped: the client will send it again. On a stream, where some
+// clients do not, the session ends with ErrLimit instead.
+func (s *Session) Deliver(pkt []byte) {
+	limit := inboxSize
+	if s.open.Stream {
+		limit = streamInboxSize
+	}
+	s.mu.Lock()
+	full := len(s.inbox) >= limit
+	if !full && !s.closed {
+		s.inbox = append(s.inbox, slices.Clone(pkt))
+	}
+	s.mu.Unlock()
+	if full && s.open.Stream {
+		s.End(ErrLimit)
+	}
+	s.poke()
+}
+
+// Renegotiate begins a renegotiation as soon as what was told the client is acknowledged, unless one is under way.
+func (s *Session) Renegotiate() {
+	s.order(func(time.Time) { s.wanted = s.current != nil && s.next == nil })
+}
+
+// Tell sends a message to an established client. To one that is not it is lost.
+func (s *Session) Tell(m Message) {
+	s.order(func(time.Time) {
+		if s.current != nil && s.leaving == nil {
+			s.say(s.current, m)
+		}
+	})
+}
+
+// Shutdown ends the session with ErrShutdown, after m (none if empty) was acknowledged by an established client or
+// Timing.Farewell is over.
+func (s *Session) Shutdown(m Message) {
+	s.order(func(now time.Time) {
+		if s.current == nil || m == "" {
+			s.end(ErrShutdown)
+			return
+		}
+		if s.leaving != nil {
+			return // the client hears something already
+		}
+		s.leave(ErrShutdown)
+		s.say(s.current, m)
+		s.until, s.untilAcked = now.Add(s.timing.Farewell), true
+	})
+}
+
+// End ends the session at once, without a word to the client; Run returns reason.
+func (s *Session) End(reason error) {
+	s.order(func(time.Time) { s.end(reason) })
+}
+
+// Deny ends the session with AUTH_FAILED; Run returns d once the client can have heard it. A client that is not
+// established yet hears nothing.
+func (s *Session) Deny(d *Denial) {
+	s.order(func(now time.Time) {
+		switch {
+		case s.leaving != nil:
+		case s.current == nil:
+			s.end(d)
+		default:
+			s.refuse(now, s.current, d)
+		}
+	})
+}
+
+// order has Run call f.
+func (s *Session) order(f func(now time.Time)) {
+	s.mu.Lock()
+	if !s.closed {
+		s.orders = append(s.orders, f)
+	}
+	s.mu.Unlock()
+	s.poke()
+}
+
+func (s *Session) poke() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run runs the session until it ends and says why. It returns once all goroutines of the session have ended.
+func (s *Session) Run(ctx context.Context) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.survive(p)
+		}
+		cancel(err)
+		for _, n := range s.negotiated {
+			n.conn.fail(err)
+		}
+		s.wg.Wait()
+		s.mu.Lock()
+		s.closed, s.inbox, s.orders = true, nil, nil
+		s.mu.Unlock()
+		defer func() {
+			if p := recover(); p != nil {
+				err = s.survive(p)
+			}
+		}()
+		s.leaveOnce(err)
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	s.begin(ctx, time.Now())
+	for {
+		now := time.Now()
+		s.work(ctx, now)
+		if s.ended {
+			return s.err
+		}
+		timer.Reset(s.wake.Sub(now))
+		select {
+		case <-ctx.Done():
+			s.work(ctx, time.Now()) // what was told before is said
+			if s.ended {
+				return s.err
+			}
+			return context.Cause(ctx)
+		case <-s.kick:
+		case <-timer.C:
+		}
+	}
+}
+
+// begin opens the first negotiation.
+func (s *Session) begin(ctx context.Context, now time.Time) {
+	if s.open.first == nil {
+		n := s.add(now, 0, 0)
+		n.rel.receive(0, OpHardResetClientV2, nil) // the gate has seen it
+		n.rel.queue(OpHardResetServerV2, nil)
+		s.heard = true
+		return
+	}
+	s.add(now, 0, 1)
+	s.receive(now, s.open.first)
+}
+
+// work does what has come up and finds out when to be called again at the latest.
+func (s *Session) work(ctx context.Context, now time.Time) {
+	s.mu.Lock()
+	inbox, orders := s.inbox, s.orders
+	s.inbox, s.orders = nil, nil
+	s.mu.Unlock()
+
+	s.wake = now.Add(time.Hour)
+	for _, pkt := range inbox {
+		s.receive(now, pkt)
+	}
+	for _, f := range orders {
+		f(now)
+	}
+	s.keepTime(now)
+	for _, n := range s.negotiated {
+		// TLS begins when our reset is acknowledged, and so the client's address is proved.
+		if n.cancel == nil && !n.over && n.rel.outstanding() == 0 {
+			s.start(ctx, n)
+		}
+	}
+	s.transmit(now)
+}
+
+// wakeAt asks for work at t, unless it is zero.
+func (s *Session) wakeAt(t time.Time) {
+	if !t.IsZero() && t.Before(s.wake) {
+		s.wake = t
+	}
+}
+
+// passed reports whether a timer is over, and asks for work when it will be. A zero one never is.
+func (s *Session) passed(now, t time.Time) bool {
+	if t.IsZero() {
+		return false
+	}
+	if now.Before(t) {
+		s.wakeAt(t)
+		return false
+	}
+	return true
+}
+
+// keepTime looks at all timers but those of single packets.
+func (s *Session) keepTime(now time.Time) {
+	if s.leaving != nil {
+		if s.passed(now, s.until) || s.untilAcked && s.current.conn.idle() {
+			s.end(s.leaving)
+		}
+		return
+	}
+	for _, n := range s.negotiated {
+		s.watch(now, n)
+	}
+	if s.passed(now, s.expires) {
+		s.end(ErrHandshakeTimeout)
+	}
+	// The control channel of an older key is read as long as its client may not have moved on.
+	s.negotiated = slices.DeleteFunc(s.negotiated, func(n *negotiation) bool {
+		return s.current != nil && n.over && n != s.current && s.passed(now, s.current.started.Add(2*s.timing.HandWindow))
+	})
+	if s.current == nil || s.next != nil {
+		return
+	}
+	if s.passed(now, s.renegotiate) {
+		s.wanted = true
+	}
+	if s.wanted && s.current.conn.idle() {
+		s.wanted = false
+		n := s.add(now, s.lastKey.next(), 0)
+		n.rel.queue(OpSoftReset, nil)
+	}
+}
+
+// watch ends a negotiation that takes too long. Acknowledgements and retransmissions are no progress.
+func (s *Session) watch(now time.Time, n *negotiation) {
+	if n.over {
+		if n == s.current && n.rel.exhausted(now) {
+			s.end(ErrSilent)
+		}
+		return
+	}
+	late := s.passed(now, n.started.Add(s.timing.HandWindow))
+	if n.first && !n.readable {
+		if n.fed == 0 {
+			late = late || s.passed(now, n.started.Add(s.timing.FirstByte))
+		} else {
+			late = late || s.passed(now, n.lastByte.Add(s.timing.Progress))
+		}
+	}
+	if late {
+		s.abort(now, n, ErrHandshakeTimeout)
+	}
+}
+
+// add opens a negotiation whose message ids begin with id.
+func (s *Session) add(now time.Time, key KeyID, id PacketID) *negotiation {
+	n := &negotiation{
+		key:      key,
+		first:    len(s.negotiated) == 0,
+		started:  now,
+		lastByte: now,
+		conn:     newConn(s.poke),
+		rel:      newReliable(id, s.timing.TLSTimeout),
+	}
+	if !n.first {
+		s.next = n
+	}
+	s.begun = now
+	s.negotiated = append(s.negotiated, n)
+	return n
+}
+
+// start begins TLS.
+func (s *Session) start(ctx context.Context, n *negotiation) {
+	ctx, n.cancel = context.WithCancelCause(ctx)
+	n.tls = tls.Server(n.conn, s.tlsConfig(n))
+	s.wg.Go(func() {
+		err := s.negotiate(ctx, n)
+		s.order(func(now time.Time) { s.decided(now, n, err) })
+	})
+}
+
+// abort ends a negotiation that is under way.
+func (s *Session) abort(now time.Time, n *negotiation, err error) {
+	if n.cancel == nil {
+		s.decided(now, n, err)
+		return
+	}
+	n.cancel(err) // negotiate will report
+}
+
+// decided takes the outcome of a negotiation.
+func (s *Session) decided(now time.Time, n *negotiation, err error) {
+	if n.cancel != nil {
+		n.cancel(nil)
+	}
+	n.over = true
+	if n == s.next {
+		s.next = nil
+		if n.heard {
+			s.lastKey = n.key
+		}
+	}
+	defer n.forgetSecrets()
+	if s.leaving != nil || s.ended {
+		return // that decision was final
+	}
+	if err == nil {
+		err = s.authorise(now, n)
+	}
+	var denied *Denial
+	var panicked *panicError
+	switch {
+	case err == nil:
+	case errors.As(err, &denied):
+		s.refuse(now, n, denied)
+	case n.first, errors.As(err, &panicked):
+		s.end(err)
+	default:
+		// The old key goes on, until its time is over, and we do not try again at once.
+		s.log.Info().Err(err).Uint8("key", uint8(n.key)).Msg("renegotiation failed")
+		n.dead = true
+		if s.expires.IsZero() {
+			s.expires = n.started.Add(s.timing.Transition)
+		}
+		if !s.renegotiate.IsZero() {
+			s.renegotiate = n.started.Add(2 * s.timing.HandWindow)
+		}
+	}
+}
+
+func (n *negotiation) forgetSecrets() {
+	for _, x := range []*exchange{n.theirs, n.ours} {
+		if x != nil {
+			x.wipe()
+		}
+	}
+	n.theirs, n.ours = nil, nil
+}
+
+// authorise is the one way to a data key and to PUSH_REPLY. It wants a negotiation that decide has found good.
+func (s *Session) authorise(now time.Time, n *negotiation) error {
+	if n.grant == nil || n.hello == nil {
+		return &Denial{Err: errors.New("not admitted")}
+	}
+	if n.first {
+		if err := s.prepare(n); err != nil {
+			return &Denial{Temporary: true, Public: "temporary failure, try again later", Err: err}
+		}
+	}
+	if err := s.install(n); err != nil {
+		return &Denial{Temporary: true, Public: "temporary failure, try again later", Err: fmt.Errorf("install data key: %w", err)}
+	}
+	s.log.Debug().Uint8("key", uint8(n.key)).Uint16("tls", n.state.Version).Msg("negotiated")
+	// Beside the new one only the one before goes on being read.
+	s.negotiated = slices.DeleteFunc(s.negotiated, func(o *negotiation) bool { return o.over && o != n && o != s.current })
+	s.current = n
+	s.lastKey = n.key
+	s.expires = time.Time{}
+	s.renegotiate = time.Time{}
+	if d := s.timing.Renegotiate; d > 0 {
+		// Not all clients at once.
+		s.renegotiate = n.started.Add(d - time.Duration(rand.Int64N(int64(d/10)+1)))
+	}
+	if s.asked || n.first && n.hello.Peer.Can(FeatureRequestPush) {
+		s.push(now)
+	}
+	return nil
+}
+
+// prepare settles for the whole session what the first negotiation decides.
+func (s *Session) prepare(n *negotiation) error {
+	peer := n.hello.Peer
+	// TLS 1.2 without extended master secret exports nothing.
+	exported, err := exportKeys(&n.state, exportDynamic)
+	exports := err == nil
+	s.exporter = exports && peer.Can(FeatureExporter)
+	dynamic := exports && peer.Can(FeatureDynamicCrypt|FeatureExit)
+	own := pushOptions(peer, n.grant.PeerID, n.hello.Cipher, s.cfg.TunMTU, s.exporter, dynamic)
+	if s.replies, err = pushReplies(append(slices.Clone(n.grant.Push), own...)); err != nil {
+		return err
+	}
+	if dynamic {
+		s.dynamic = dynamicWrap([keyBlockSize]byte(exported), s.wrap.staticKey())
+	}
+	clear(exported)
+	s.identity = n.hello
+	s.identity.Password = nil
+	s.peerID = n.grant.PeerID
+	return nil
+}
+
+// install derives the data key and hands it over.
+func (s *Session) install(n *negotiation) error {
+	var keys keyBlock
+	var err error
+	if s.exporter {
+		keys, err = exportKeys(&n.state, exportDataKeys)
+	} else {
+		keys, err = deriveKeys(n.theirs, n.ours, s.open.Client, s.open.Server)
+	}
+	if err != nil {
+		return err
+	}
+	defer clear(keys)
+	return s.owner.Install(KeyMaterial{
+		ID:         n.key,
+		Cipher:     s.identity.Cipher,
+		ToClient:   keys.toClient(),
+		FromClient: keys.fromClient(),
+		PeerID:     s.peerID,
+		V2:         s.identity.Peer.Can(FeatureDataV2),
+		Started:    n.started,
+	})
+}
+
+// push sends PUSH_REPLY.
+func (s *Session) push(now time.Time) {
+	first := s.pushed.IsZero()
+	s.pushed = now
+	for _, m := range s.replies {
+		s.say(s.current, m)
+	}
+	if first {
+		s.owner.Established()
+	}
+}
+
+// refuse ends the session with AUTH_FAILED, sent on n. The decision is final: from here on packets are acknowledged
+// and nothing else.
+func (s *Session) refuse(now time.Time, n *negotiation, d *Denial) {
+	s.leave(d)
+	var peer PeerInfo
+	if n.hello != nil {
+		peer = n.hello.Peer
+	}
+	s.say(n, authFailed(d, peer))
+	s.until = now.Add(s.timing.Linger)
+}
+
+// leave begins the end of a session that still has something to say or to acknowledge.
+func (s *Session) leave(reason error) {
+	s.leaving = reason
+	s.leaveOnce(reason)
+	for _, n := range s.negotiated {
+		if !n.over && n.cancel != nil {
+			n.cancel(reason)
+		}
+	}
+}
+
+func (s *Session) leaveOnce(reason error) {
+	if !s.left {
+		s.left = true
+		s.owner.Leaving(reason)
+	}
+}
+
+// end ends the session once what is queued was sent.
+func (s *Session) end(err error) {
+	if !s.ended {
+		s.ended, s.err = true, err
+		s.leaveOnce(err)
+	}
+}
+
+// say writes a message, one record of its own.
+func (s *Session) say(n *negotiation, m Message) {
+	if _, err := n.tls.Write(m.record()); err != nil && s.leaving == nil {
+		s.end(fmt.Errorf("send message: %w", tlsFailure(err)))
+	}
+}
+
+// readMessages reads what there is of a client's messages.
+func (s *Session) readMessages(n *negotiation) {
+	if n.dead || s.ended {
+		return
+	}
+	var b [2048]byte
+	for {
+		size, err := n.tls.Read(b[:])
+		n.messages.add(b[:size],
+			func(m string) { s.heed(n, m) },
+			func(bad []byte) {
+				s.log.Debug().Hex("text", bad[:min(len(bad), 64)]).Msg("ignored an ill-formed message")
+			})
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(err, os.ErrDeadlineExceeded):
+		case n != s.current && n.over:
+			n.dead = true // an older TLS session may end as it likes
+		case errors.Is(err, io.EOF):
+			s.exit()
+		case s.leaving == nil:
+			s.end(tlsFailure(err))
+		}
+		return
+	}
+}
+
+// heed does what a client's message asks for.
+func (s *Session) heed(n *negotiation, m string) {
+	if s.leaving != nil {
+		return
+	}
+	now := time.Now()
+	switch m {
+	case "PUSH_REQUEST":
+		switch {
+		case s.current == nil:
+			s.asked = true
+		case s.pushed.IsZero() || now.Sub(s.pushed) >= pushInterval:
+			s.push(now)
+		}
+	case "EXIT":
+		s.exit()
+	}
+	// CR_RESPONSE would go to a pending login; INFO, ACC and what is unknown are ignored.
+}
+
+// exit lets a client go that has said goodbye: it is acknowledged for some time still, lest a late packet of it be
+// taken for a new client's.
+func (s *Session) exit() {
+	if s.leaving == nil {
+		s.leave(ErrExit)
+		s.until = time.Now().Add(s.timing.Linger)
+	}
+}
+
+// clientRate is what a client may send once it is in (S025).
+type clientRate struct {
+	second, period time.Time
+	packets, bytes int
+}
+
+func (r *clientRate) add(now time.Time, size int) (packets, bytes bool) {
+	if now.Sub(r.second) >= time.Second {
+		r.second, r.packets = now, 0
+	}
+	if now.Sub(r.period) >= ratePeriod {
+		r.period, r.bytes = now, 0
+	}
+	r.packets++
+	r.bytes += size
+	return r.packets <= ratePackets, r.bytes <= rateBytes
+}
+
+// next is the key id after k: 0 is the first negotiation's alone.
+func (k KeyID) next() KeyID { return k%7 + 1 }

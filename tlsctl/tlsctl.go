@@ -58,7 +58,7 @@ type Owner interface {
 	// Admit decides about a login. It may block until ctx ends, and is called once per negotiation (Hello.First
 	// tells which). A *Denial becomes AUTH_FAILED; any other error means "try again later".
 	Admit(ctx context.Context, h *Hello) (*Grant, error)
-	// Install takes a new data key, only after Admit has agreed.
+	// Install takes a new data key, only after Admit has agreed. The secrets in k are overwritten when it has returned.
 	Install(k KeyMaterial) error
 	// Established is called once, when the first PUSH_REPLY has been handed to the reliability layer.
 	Established()

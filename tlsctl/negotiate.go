@@ -1,0 +1,271 @@
+package tlsctl
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+)
+
+// A negotiation is one TLS handshake and key exchange, under one key id. While it lasts it has a goroutine of its own
+// in negotiate, whose fields Run leaves alone; then it only carries messages, and Run does that.
+type negotiation struct {
+	// Immutable.
+	key     KeyID
+	first   bool
+	started time.Time
+	conn    *conn
+	tls     *tls.Conn
+
+	// Of the goroutine in negotiate, and Run's when it has ended. theirs and ours are wiped then.
+	chain  []*x509.Certificate
+	state  tls.ConnectionState
+	theirs *exchange
+	ours   *exchange
+	hello  *Hello
+	grant  *Grant
+
+	// Run's.
+	rel      *reliable
+	cancel   context.CancelCauseFunc // set once the goroutine runs
+	heard    bool                    // the client has sent something under this key id
+	fed      int                     // TLS bytes of the client so far
+	packets  int                     // its packets so far
+	lastByte time.Time
+	messages inbound
+	readable bool // the key exchange is over: Run reads the messages
+	over     bool // negotiate has ended, for better or worse
+	dead     bool // to be forgotten once what is queued was sent
+}
+
+// A TLSError is a TLS session that failed.
+type TLSError struct{ Err error }
+
+func (e *TLSError) Error() string { return "tls: " + e.Err.Error() }
+func (e *TLSError) Unwrap() error { return e.Err }
+
+// panics counts the panics that sessions survived.
+var panics atomic.Uint64
+
+// Panics is how many panics have ended a session, and nothing but that session, since the program started.
+func Panics() uint64 { return panics.Load() }
+
+// A panicError is a panic that was survived.
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %T", e.value) }
+
+// survive turns a recovered panic into an error. The stack is logged, the value is not: it may hold peer bytes.
+func (s *Session) survive(value any) error {
+	panics.Add(1)
+	s.log.Error().Bytes("stack", debug.Stack()).Msg("session ended by a panic")
+	return &panicError{value}
+}
+
+// negotiate does one negotiation from its first TLS byte to the decision, and reports to Run. What it returns is nil
+// if the client was admitted, a *Denial if it is to hear that it was not, or why the negotiation failed.
+func (s *Session) negotiate(ctx context.Context, n *negotiation) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.survive(p)
+		}
+	}()
+	stop := context.AfterFunc(ctx, func() { n.conn.fail(context.Cause(ctx)) })
+	defer stop()
+
+	if err := n.tls.Handshake(); err != nil {
+		return tlsFailure(err)
+	}
+	n.state = n.tls.ConnectionState()
+	if err := n.readExchange(); err != nil {
+		return err
+	}
+	asked := time.Now()
+
+	// Ours goes out at once: the client's timer runs, and the decision may take long.
+	n.ours = newExchange(mirrorOptions(n.theirs.options))
+	if _, err := n.tls.Write(n.ours.appendServer(nil)); err != nil {
+		return tlsFailure(err)
+	}
+	n.conn.poll()
+	s.order(func(time.Time) {
+		n.readable = true
+		s.readMessages(n)
+	})
+
+	err = s.decide(ctx, n)
+	// An OpenVPN 3 client that finds a second record behind our exchange takes both for one broken message: nothing
+	// more is sent before that is acknowledged.
+	if failed := n.conn.flushed(); failed != nil {
+		return failed
+	}
+	if denied := new(Denial); errors.As(err, &denied) {
+		return s.delay(ctx, asked, denied)
+	}
+	return err
+}
+
+func tlsFailure(err error) error {
+	if errors.Is(err, ErrHandshakeTimeout) || errors.Is(err, ErrLimit) || errors.Is(err, context.Canceled) {
+		return err // our own doing
+	}
+	return &TLSError{err}
+}
+
+// readExchange reads the client's key exchange, which is one record.
+func (n *negotiation) readExchange() error {
+	b := make([]byte, maxExchangeSize)
+	defer clear(b) // the password is in it
+	size, err := n.tls.Read(b)
+	if err != nil {
+		return fmt.Errorf("read key exchange: %w", tlsFailure(err))
+	}
+	if n.theirs, err = parseExchange(b[:size]); err != nil {
+		return fmt.Errorf("read key exchange: %w", err)
+	}
+	return nil
+}
+
+// decide brings together all that a client needs to be let in: its certificate, its login, the server's policy. It is
+// the only place that fills in a grant, and does so only when each of them has said yes to this negotiation.
+func (s *Session) decide(ctx context.Context, n *negotiation) error {
+	x := n.theirs
+	defer clear(x.password)
+	h := &Hello{
+		First:       n.first,
+		KeyID:       n.key,
+		Chain:       n.chain,
+		TLSVersion:  n.state.Version,
+		Username:    cleanName(x.username),
+		Password:    x.password,
+		HasLogin:    x.hasLogin,
+		Peer:        ParsePeerInfo(x.peerInfo),
+		Options:     x.options,
+		SessionName: s.name,
+	}
+	n.hello = h
+	if err := s.judgeCertificate(h); err != nil {
+		return err
+	}
+	if optionValue(x.options, "dev-type") == "tap" {
+		return &Denial{Public: "this server takes tun clients only"}
+	}
+	if err := s.agreeOnCipher(h); err != nil {
+		return err
+	}
+	if !n.first && !s.identity.same(h) {
+		return &Denial{Err: errors.New("client changed its identity at a renegotiation")}
+	}
+	switch {
+	case x.badLogin:
+		return &Denial{Public: "user name or password is too long"}
+	case s.cfg.WantLogin && !x.hasLogin:
+		return &Denial{Public: "user name and password required"}
+	}
+	grant, err := s.owner.Admit(ctx, h)
+	if denied := new(Denial); errors.As(err, &denied) {
+		return denied
+	}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return &Denial{Temporary: true, Public: "temporary failure, try again later", Err: err}
+	case grant == nil:
+		return &Denial{Err: errors.New("admitted without a grant")}
+	}
+	n.grant = grant
+	return nil
+}
+
+func (s *Session) judgeCertificate(h *Hello) error {
+	if len(h.Chain) == 0 {
+		return nil // TLS has asked for one, if one is needed
+	}
+	if s.cfg.Certs != nil {
+		if err := s.cfg.Certs.CheckRevoked(h.Chain); err != nil {
+			return &Denial{Public: "certificate revoked", Err: err}
+		}
+	}
+	var err error
+	if h.CommonName, err = CommonName(h.Chain[0]); err != nil {
+		return &Denial{Public: "certificate name not acceptable", Err: err}
+	}
+	return nil
+}
+
+// agreeOnCipher chooses the data cipher at the first negotiation; it holds for the session.
+func (s *Session) agreeOnCipher(h *Hello) error {
+	if !h.First {
+		h.Cipher = s.identity.Cipher
+		return nil
+	}
+	var ok bool
+	if h.Cipher, ok = chooseCipher(s.cfg.Ciphers, s.cfg.CipherFallback, h.Peer, h.Options); !ok {
+		return &Denial{
+			Public: "Data channel cipher negotiation failed (no shared cipher)",
+			Err:    fmt.Errorf("no shared data cipher: client has %q", h.Peer.Ciphers()),
+		}
+	}
+	return nil
+}
+
+// same reports whether a later hello comes from whom the first came from.
+func (first *Hello) same(h *Hello) bool {
+	return first.CommonName == h.CommonName && first.Username == h.Username && sameChain(first.Chain, h.Chain)
+}
+
+// delay waits until a denial may be told: all are told at one time after the question, so that the time tells nothing
+// about the reason (S045).
+func (s *Session) delay(ctx context.Context, asked time.Time, d *Denial) error {
+	if s.timing.RefusalDelay < 0 {
+		return d
+	}
+	t := time.NewTimer(time.Until(asked.Add(s.timing.RefusalDelay)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return d
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// tlsConfig returns the configuration of one negotiation, which notes its verified chain.
+func (s *Session) tlsConfig(n *negotiation) *tls.Config {
+	c := s.cfg.TLS.Clone()
+	c.SessionTicketsDisabled = true      // one holds the client's certificate, and no client ever comes back with it
+	c.DynamicRecordSizingDisabled = true // one message is one record
+	if c.CipherSuites == nil {
+		c.CipherSuites = strongSuites
+	}
+	if s.cfg.Certs != nil {
+		s.cfg.Certs.apply(c, func(chain []*x509.Certificate) { n.chain = chain })
+		return c
+	}
+	next := c.VerifyConnection
+	c.VerifyConnection = func(cs tls.ConnectionState) error {
+		if n.chain = cs.PeerCertificates; len(cs.VerifiedChains) > 0 {
+			n.chain = cs.VerifiedChains[0]
+		}
+		if next != nil {
+			return next(cs)
+		}
+		return nil
+	}
+	return c
+}
+
+// strongSuites are what TLS 1.2 may use: ephemeral keys and AEAD only (S063). TLS 1.3 has nothing else.
+var strongSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
