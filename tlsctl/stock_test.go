@@ -171,16 +171,3 @@ func startStockClient(t *testing.T, port int, options string, files map[string][
 		}
 	})
 }
-
-func newTestServerKey(t testing.TB) *ServerKey {
-	t.Helper()
-	raw, err := ParseServerKeyV2(GenerateServerKeyV2())
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := NewServerKey(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
