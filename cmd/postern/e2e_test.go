@@ -1,0 +1,274 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/cmd/lab"
+)
+
+// The end-to-end tests (TestE2E...) run bin/postern as a process in a lab of network namespaces, and the stock
+// openvpn client against it. They need root; -short leaves them out.
+
+// programs are built once for all tests.
+var programs struct {
+	once    sync.Once
+	dir     string
+	postern string
+	depot   string
+	err     error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if programs.dir != "" {
+		os.RemoveAll(programs.dir)
+	}
+	os.Exit(code)
+}
+
+func buildPrograms(t *testing.T) {
+	t.Helper()
+	programs.once.Do(func() {
+		dir, err := os.MkdirTemp("", "postern-e2e-")
+		if err != nil {
+			programs.err = err
+			return
+		}
+		programs.dir, programs.postern, programs.depot = dir, filepath.Join(dir, "postern"), filepath.Join(dir, "depot")
+		for pkg, bin := range map[string]string{"postern/cmd/postern": programs.postern, "postern/cmd/lab/depot": programs.depot} {
+			cmd := exec.Command("go", "build", "-o", bin, pkg)
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				programs.err = fmt.Errorf("build %s: %w: %s", pkg, err, out)
+				return
+			}
+		}
+	})
+	if programs.err != nil {
+		t.Fatal(programs.err)
+	}
+}
+
+// A field is one end-to-end test's network: a gateway on the router, clients on the wan, a depot on the lan.
+type field struct {
+	*lab.Lab
+	t   *testing.T
+	ctx context.Context
+	pki string
+}
+
+// newField builds the network, a CA, a server certificate and certificates for the named clients.
+func newField(t *testing.T, clients ...string) *field {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("end-to-end: not with -short")
+	}
+	buildPrograms(t)
+	dir := t.TempDir()
+	l, err := lab.New(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &field{Lab: l, t: t, ctx: t.Context(), pki: filepath.Join(dir, "pki")}
+	t.Cleanup(func() {
+		l.Close()
+		if t.Failed() {
+			f.showLogs()
+		}
+	})
+	f.postern("pki", "init", "--dir", f.pki)
+	f.postern("pki", "server", "--dir", f.pki, "gateway")
+	for _, c := range clients {
+		f.postern("pki", "client", "--dir", f.pki, c)
+		f.addHost(c)
+	}
+	p, err := f.Host("lan").Start("depot.log", programs.depot, "serve", ":5001")
+	f.must(err)
+	f.must(p.Expect("depot serves", 1, 10*time.Second))
+	return f
+}
+
+func (f *field) must(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *field) addHost(name string) {
+	f.t.Helper()
+	_, err := f.AddHost(name)
+	f.must(err)
+}
+
+// postern runs a command of ours to its end, outside the lab.
+func (f *field) postern(args ...string) string {
+	f.t.Helper()
+	out, err := exec.Command(programs.postern, args...).CombinedOutput()
+	if err != nil {
+		f.t.Fatalf("postern %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// showLogs prints the end of every log of the lab.
+func (f *field) showLogs() {
+	logs, _ := filepath.Glob(filepath.Join(f.Dir, "*.log"))
+	for _, name := range logs {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+		if n := len(lines); n > 60 {
+			lines = append([]string{fmt.Sprintf("(%d lines left out)", n-60)}, lines[n-60:]...)
+		}
+		f.t.Logf("--- %s\n%s", filepath.Base(name), strings.Join(lines, "\n"))
+	}
+}
+
+// write puts a file into the lab's directory and returns its path.
+func (f *field) write(name string, lines ...string) string {
+	f.t.Helper()
+	path := filepath.Join(f.Dir, name)
+	f.must(os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+	return path
+}
+
+// serverConf is a server.conf on the field's PKI, UDP unless more says otherwise.
+func (f *field) serverConf(more ...string) string {
+	f.t.Helper()
+	lines := []string{
+		"dev tun", "topology subnet", "server 10.83.0.0 255.255.255.0", "server-ipv6 fd00:83::/64",
+		`push "route 172.29.7.0 255.255.255.0"`, `push "route-ipv6 fd00:29::/64"`,
+		"ca " + f.pki + "/ca.crt", "cert " + f.pki + "/issued/gateway.crt", "key " + f.pki + "/private/gateway.key", "dh none",
+		"keepalive 10 60", "verb 4", "nat yes",
+		"control-socket " + filepath.Join(f.Dir, "control.sock"),
+	}
+	if !slices.ContainsFunc(more, func(s string) bool { return strings.HasPrefix(s, "proto ") }) {
+		lines = append(lines, "proto udp")
+	}
+	return f.write("server.conf", append(lines, more...)...)
+}
+
+// serve starts the gateway on the router and waits until it serves.
+func (f *field) serve(more ...string) *lab.Process {
+	f.t.Helper()
+	return f.serveConf(f.serverConf(more...))
+}
+
+func (f *field) serveConf(conf string) *lab.Process {
+	f.t.Helper()
+	p, err := f.Host("router").Start("server.log", programs.postern, "serve", "--config", conf)
+	f.must(err)
+	f.must(p.Expect(" serving ", strings.Count(p.Output(), " serving ")+1, 20*time.Second))
+	return p
+}
+
+// A vpn is one running stock client.
+type vpn struct {
+	*lab.Process
+	f    *field
+	host *lab.Host
+}
+
+const completed = "Initialization Sequence Completed"
+
+// clientConf is a client configuration for a certificate of the field's PKI.
+func (f *field) clientConf(name string, more ...string) string {
+	f.t.Helper()
+	lines := []string{
+		"client", "dev tun", "nobind", "verb 4", "remote-cert-tls server", "connect-retry 1 2", "resolv-retry infinite",
+		"ca " + f.pki + "/ca.crt", "cert " + f.pki + "/issued/" + name + ".crt", "key " + f.pki + "/private/" + name + ".key",
+	}
+	if !slices.ContainsFunc(more, func(s string) bool { return strings.HasPrefix(s, "remote ") }) {
+		lines = append(lines, fmt.Sprintf("remote %v 1194 udp", f.Host("router").Wan4))
+	}
+	return f.write(name+".ovpn", append(lines, more...)...)
+}
+
+// dial starts a stock client on the host of its name; it does not wait.
+func (f *field) dial(name string, more ...string) *vpn {
+	f.t.Helper()
+	return f.dialProfile(name, f.clientConf(name, more...))
+}
+
+func (f *field) dialProfile(name, profile string, args ...string) *vpn {
+	f.t.Helper()
+	h := f.Host(name)
+	p, err := h.Start(name+".log", append([]string{"openvpn", "--config", profile}, args...)...)
+	f.must(err)
+	return &vpn{Process: p, f: f, host: h}
+}
+
+// connect starts a stock client and waits until it is connected.
+func (f *field) connect(name string, more ...string) *vpn {
+	f.t.Helper()
+	v := f.dial(name, more...)
+	v.up(1)
+	return v
+}
+
+// up waits until the client has completed its start n times.
+func (v *vpn) up(n int) {
+	v.f.t.Helper()
+	v.f.must(v.Expect(completed, n, 30*time.Second))
+}
+
+// ping wants every ping answered.
+func (v *vpn) ping(to string, count, size int) {
+	v.f.t.Helper()
+	p, err := v.host.Ping(v.f.ctx, to, count, size, 50*time.Millisecond)
+	v.f.must(err)
+	if p.Lost() > 0 {
+		v.f.t.Errorf("ping %s with %d bytes: %d of %d lost", to, size, p.Lost(), p.Sent)
+	}
+}
+
+// move downloads and uploads n bytes and wants equal checksums.
+func (v *vpn) move(n int) {
+	v.f.t.Helper()
+	for _, way := range []string{"get", "put"} {
+		ctx, cancel := context.WithTimeout(v.f.ctx, 2*time.Minute)
+		out, err := v.host.Run(ctx, programs.depot, way, lab.Lan4+":5001", fmt.Sprint(n))
+		cancel()
+		v.f.must(err)
+		v.f.t.Log(strings.TrimSpace(out))
+	}
+}
+
+// stop ends the client as a user does.
+func (v *vpn) stop() {
+	v.f.t.Helper()
+	if err := v.Stop(); err != nil {
+		v.f.t.Errorf("stop client: %v", err)
+	}
+}
+
+// A plain connection: log in by certificate, ping both families and sizes, move data, and leave.
+func TestE2EConnect(t *testing.T) {
+	f := newField(t, "alice")
+	srv := f.serve()
+	v := f.connect("alice")
+	v.ping(lab.Lan4, 10, 56)
+	v.ping(lab.Lan4, 10, 1400)
+	v.ping(lab.Lan6, 10, 1200)
+	v.move(20_000_000)
+	if out := f.postern("status", "--socket", filepath.Join(f.Dir, "control.sock")); !strings.Contains(out, "alice") {
+		t.Errorf("postern status does not name alice:\n%s", out)
+	}
+	v.stop()
+	f.must(srv.Expect("client disconnected", 1, 10*time.Second))
+	f.must(srv.Signal(syscall.SIGTERM))
+	f.must(srv.Wait(10 * time.Second))
+}
