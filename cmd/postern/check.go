@@ -1,6 +1,104 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"postern/server/config"
+)
 
 // checkCommand is `postern check`: it judges a configuration and opens nothing but its files.
-func checkCommand() *cli.Command { return &cli.Command{Name: "check"} }
+func checkCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "check",
+		Usage: "tell of each directive of a configuration whether it is used, ignored or refused",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "the configuration `FILE`", Required: true},
+			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
+		},
+		Action: func(c *cli.Context) error {
+			path := c.String("config")
+			_, report, err := config.Load(path)
+			var problems config.Errors
+			if err != nil && !errors.As(err, &problems) {
+				return err
+			}
+			show := printCheck
+			if c.Bool("json") {
+				show = printCheckJSON
+			}
+			if err := show(c.App.Writer, path, report, problems); err != nil {
+				return fmt.Errorf("print the report: %w", err)
+			}
+			if len(problems) > 0 {
+				return cli.Exit("", 1)
+			}
+			return nil
+		},
+	}
+}
+
+// printCheck prints a table with a row for each directive, and a line that sums it up.
+func printCheck(w io.Writer, path string, report *config.Report, problems config.Errors) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	file := path
+	for _, e := range report.Entries {
+		place := "-"
+		if e.Line > 0 {
+			place = strconv.Itoa(e.Line)
+		}
+		if e.File != file && e.Line > 0 {
+			place = e.File + ":" + place
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", place, e.Verdict, printable(e.Text), printable(e.Why))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if len(report.Entries) == 0 {
+		for _, p := range problems {
+			fmt.Fprintln(w, printable(p.Error()))
+		}
+	}
+	verdict := "can be served"
+	if len(problems) > 0 {
+		verdict = "REFUSED"
+	}
+	_, err := fmt.Fprintf(w, "%s: %s: %d used, %d with a notice, %d ignored, %d refused\n", path, verdict,
+		report.Count(config.Used), report.Count(config.Noticed), report.Count(config.Ignored), report.Count(config.Refused))
+	return err
+}
+
+// printable writes control characters of a file so that they cannot act on a terminal.
+func printable(s string) string {
+	q := strconv.Quote(s)
+	return strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(q[1 : len(q)-1])
+}
+
+func printCheckJSON(w io.Writer, path string, report *config.Report, problems config.Errors) error {
+	out := struct {
+		File       string           `json:"file"`
+		OK         bool             `json:"ok"`
+		Used       int              `json:"used"`
+		Noticed    int              `json:"notice"`
+		Ignored    int              `json:"ignored"`
+		Refused    int              `json:"refused"`
+		Directives []config.Entry   `json:"directives"`
+		Problems   []config.Problem `json:"problems"`
+	}{
+		path, len(problems) == 0,
+		report.Count(config.Used), report.Count(config.Noticed), report.Count(config.Ignored), report.Count(config.Refused),
+		append([]config.Entry{}, report.Entries...), append([]config.Problem{}, problems...),
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(out)
+}

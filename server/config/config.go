@@ -83,6 +83,7 @@ type Config struct {
 	Verb, Mute    int
 	Log           string
 	LogAppend     bool
+	NoTimestamps  bool // suppress-timestamps
 	User, Group   string
 	WritePID      string
 	SetEnv        [][2]string

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -50,17 +49,22 @@ func (r *Report) Count(v Verdict) int {
 
 // A Problem is one reason why a configuration is refused.
 type Problem struct {
-	File      string
-	Line      int // 0: the directive is missing, or the whole file is meant
-	Directive string
-	Message   string
+	File      string `json:"file"`
+	Line      int    `json:"line,omitempty"` // 0: the directive is missing, or the whole file is meant
+	Directive string `json:"directive"`
+	Message   string `json:"message"`
+}
+
+// at is where the problem is, as file:line.
+func (p Problem) at() string {
+	if p.Line > 0 {
+		return fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	return p.File
 }
 
 func (p Problem) Error() string {
-	s := p.File
-	if p.Line > 0 {
-		s = fmt.Sprintf("%s:%d", p.File, p.Line)
-	}
+	s := p.at()
 	if p.Directive != "" {
 		s += ": " + p.Directive
 	}
@@ -81,7 +85,7 @@ func (e Errors) Error() string {
 // Unwrap lets errors.As find the first Problem.
 func (e Errors) Unwrap() []error {
 	all := make([]error, len(e))
-	for i, p := range slices.All(e) {
+	for i, p := range e {
 		all[i] = p
 	}
 	return all

@@ -1,0 +1,186 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+)
+
+// A draft is a Config in the making: what the lines have said so far, and what was wrong with them.
+type draft struct {
+	cfg      *Config
+	files    filesystem
+	entries  []*Entry
+	problems Errors
+
+	last    map[string]*directive // the last line of each name
+	foundBy []string              // names that were found beside the configuration file only
+
+	// What lines say before macros and rules make the Config's fields of it.
+	serverMode, tlsServer bool
+	server, server6       netip.Prefix
+	noPool                bool
+	locals                []local
+	port                  int
+	proto                 string
+	v6only                bool
+	devType               string
+	routes                []pendingRoute
+	gateway4, gateway6    netip.Addr
+	metric                int
+	poolMask              int
+	material              map[string]*directive
+	keepalive             [2]int // as written, for the push
+	pushNoDelay           bool
+	keyDirection          int
+	cipher                string
+	dataCiphers           string
+	compat                [3]int // version of compat-mode; zero without
+	mssfixGiven           bool
+	maxPacketGiven        bool
+	cleartextLDAP         bool
+	ldap                  LDAP
+}
+
+// entry makes the report's entry of l.
+func (d *draft) enter(l *directive) {
+	l.entry = &Entry{File: l.file, Line: l.line, Directive: l.name, Text: l.text()}
+	d.entries = append(d.entries, l.entry)
+}
+
+// refuse records why the configuration cannot be used because of l.
+func (d *draft) refuse(l *directive, format string, args ...any) {
+	msg := fmt.Sprintf(format, args...)
+	d.problems = append(d.problems, Problem{File: l.file, Line: l.line, Directive: l.name, Message: msg})
+	l.entry.say(Refused, msg)
+}
+
+// refuseName records a problem with a directive that may stand nowhere.
+func (d *draft) refuseName(name, format string, args ...any) {
+	if l := d.last[name]; l != nil {
+		d.refuse(l, format, args...)
+		return
+	}
+	l := &directive{file: d.cfg.Path, name: name}
+	if l.file == "" {
+		l.file = commandLine
+	}
+	l.entry = &Entry{File: l.file, Directive: name, Text: "(" + name + " is missing)"}
+	d.entries = append(d.entries, l.entry)
+	d.refuse(l, format, args...)
+}
+
+// ignore and notice record what is worth knowing about l.
+func (d *draft) ignore(l *directive, format string, args ...any) {
+	l.entry.say(Ignored, fmt.Sprintf(format, args...))
+}
+
+func (d *draft) notice(l *directive, format string, args ...any) {
+	l.entry.say(Noticed, fmt.Sprintf(format, args...))
+}
+
+// tell adds a notice about what stands in no line.
+func (d *draft) tell(name, text, format string, args ...any) {
+	d.entries = append(d.entries, &Entry{File: d.cfg.Path, Directive: name, Text: text, Verdict: Noticed, Why: fmt.Sprintf(format, args...)})
+}
+
+// say adds a reason, and raises the verdict to v if that is worse.
+func (e *Entry) say(v Verdict, why string) {
+	e.Verdict = max(e.Verdict, v)
+	if e.Why != "" {
+		e.Why += "; "
+	}
+	e.Why += why
+}
+
+// has reports whether a directive was written.
+func (d *draft) has(name string) bool { return d.last[name] != nil }
+
+// locate returns the absolute path of a file that is read. A relative name starts, as with openvpn, from the working
+// directory or cd; what is not there but beside the configuration file is taken from there.
+func (d *draft) locate(l *directive, name string) string {
+	path := d.absolute(name)
+	if filepath.IsAbs(name) {
+		return path
+	}
+	if _, err := d.files.Lstat(path); err == nil {
+		return path
+	}
+	if near := l.beside(name); near != "" {
+		if !filepath.IsAbs(near) {
+			near = d.files.Abs(near)
+		}
+		if _, err := d.files.Lstat(near); err == nil {
+			d.foundBy = append(d.foundBy, name)
+			return near
+		}
+	}
+	return path
+}
+
+// absolute returns the absolute path of a file that is written.
+func (d *draft) absolute(name string) string {
+	if filepath.IsAbs(name) {
+		return filepath.Clean(name)
+	}
+	return filepath.Join(d.cfg.Dir, name)
+}
+
+// output sets field to the path of a file that the server writes, whose directory must exist.
+func (d *draft) output(l *directive, field *string) error {
+	name := l.args[0]
+	if name == "" {
+		return fmt.Errorf("the file name must not be empty")
+	}
+	*field = name // made absolute once cd is known
+	return nil
+}
+
+// settle finishes the paths that output and locate left open, now that all lines have been read.
+func (d *draft) settle() {
+	c := d.cfg
+	for _, f := range []struct {
+		names string
+		path  *string
+	}{
+		{"status", &c.Status}, {"log log-append", &c.Log}, {"writepid", &c.WritePID}, {"control-socket", &c.Control},
+		{"ifconfig-pool-persist", &c.PoolPersist},
+	} {
+		if *f.path == "" {
+			continue
+		}
+		name := strings.Fields(f.names)[0]
+		for _, n := range strings.Fields(f.names) {
+			if d.has(n) {
+				name = n
+			}
+		}
+		l := d.last[name]
+		if name == "ifconfig-pool-persist" {
+			*f.path = d.locate(l, *f.path)
+		} else {
+			*f.path = d.absolute(*f.path)
+		}
+		if info, err := d.files.Stat(filepath.Dir(*f.path)); err != nil {
+			d.refuse(l, "the directory does not exist: create %s", filepath.Dir(*f.path))
+		} else if !info.IsDir() {
+			d.refuse(l, "%s is not a directory", filepath.Dir(*f.path))
+		}
+	}
+	d.settleDirectory("client-config-dir", &c.ClientConfigDir)
+}
+
+// settleDirectory makes the path of a directory that is read absolute, and insists that it exists.
+func (d *draft) settleDirectory(name string, path *string) {
+	if *path == "" {
+		return
+	}
+	l := d.last[name]
+	*path = d.locate(l, *path)
+	if info, err := d.files.Stat(*path); err != nil {
+		d.refuse(l, "cannot be read: %v; create the directory", err)
+	} else if !info.IsDir() {
+		d.refuse(l, "%s is not a directory", *path)
+	}
+}

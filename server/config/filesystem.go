@@ -1,0 +1,69 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// A filesystem is all of the machine that Load looks at.
+type filesystem interface {
+	Stat(name string) (fs.FileInfo, error)
+	Lstat(name string) (fs.FileInfo, error)
+	// ReadFile returns at most limit bytes of contents and fails when there are more. With plain it also fails when
+	// name is a symbolic link or no regular file.
+	ReadFile(name string, limit int, plain bool) ([]byte, fs.FileInfo, error)
+	Abs(name string) string
+}
+
+// disk is the real one.
+type disk struct{}
+
+func (disk) Stat(name string) (fs.FileInfo, error)  { return os.Stat(name) }
+func (disk) Lstat(name string) (fs.FileInfo, error) { return os.Lstat(name) }
+
+func (disk) Abs(name string) string {
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return name
+	}
+	return abs
+}
+
+var errLink = errors.New("it is a symbolic link or no regular file; name the file itself")
+
+func (disk) ReadFile(name string, limit int, plain bool) ([]byte, fs.FileInfo, error) {
+	before, err := os.Lstat(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if plain && !before.Mode().IsRegular() {
+		return nil, nil, errLink
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if plain && !os.SameFile(before, info) {
+		return nil, nil, errLink
+	}
+	if info.IsDir() {
+		return nil, nil, errors.New("it is a directory")
+	}
+	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(b) > limit {
+		return nil, nil, fmt.Errorf("larger than %d bytes", limit)
+	}
+	return b, info, nil
+}

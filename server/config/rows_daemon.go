@@ -1,0 +1,150 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+)
+
+const ownManagement = "remove the line; `control-socket` serves `postern status`"
+
+var daemonRows = []row{
+	later("daemon", "[NAME]", "remove the line: the server stays in the foreground, and systemd or the like looks after it"),
+	later("syslog", "[NAME]", "remove the line: systemd takes what the server prints; or write `log-append FILE`"),
+	use("log", "FILE", "Write the log to FILE, which is emptied at the start.", setLog(false)),
+	use("log-append", "FILE", "Write the log to the end of FILE.", setLog(true)).as("log"),
+	use("suppress-timestamps", "", "Leave the time out of log lines.", flag(func(c *Config) *bool { return &c.NoTimestamps })),
+	accept("machine-readable-output", "", "the log's form is chosen with --log-format"),
+	use("verb", "N", "How much is logged, 0 (fatal errors only) to 11; default 1, usual 3.", count(0, 11, func(c *Config) *int { return &c.Verb })),
+	use("mute", "N", "Log at most N lines of one kind in a row.", count(0, maxSeconds, func(c *Config) *int { return &c.Mute })),
+	accept("errors-to-stderr", "", "the log goes to standard error unless `log` says otherwise"),
+	accept("mlock", "", "memory is not locked; encrypt swap space, or switch it off"),
+	accept("nice", "N", "set it where the server is started, in systemd with Nice="),
+	accept("fast-io", "", "it has no effect in OpenVPN 2.7 either"),
+	accept("gremlin", "N", "it is for OpenVPN's own tests"),
+	use("cd", "DIR", "The directory from which relative names start, for includes from this line on; default the working directory.", nil),
+	later("chroot", "DIR", "remove the line; `user` and `group` drop privileges"),
+	use("user", "NAME", "Serve as this user, once devices and sockets are open.", text(func(c *Config) *string { return &c.User })),
+	use("group", "NAME", "Serve as this group.", text(func(c *Config) *string { return &c.Group })),
+	accept("setcon", "CONTEXT", "set it where the server is started, in systemd with SELinuxContext="),
+	use("writepid", "FILE", "Write the process id to FILE.", func(d *draft, l *directive) error { return d.output(l, &d.cfg.WritePID) }),
+	use("status", "FILE [SECONDS]", "Write who is connected to FILE, every SECONDS (default 60).", setStatus),
+	use("status-version", "[1|2|3]", "The form of that file; default 1.", setStatusVersion),
+	later("remap-usr1", "SIGHUP|SIGTERM", "remove the line, and send the signal that is meant"),
+	later("management", "...", ownManagement),
+	later("management-client-user", "USER", ownManagement),
+	later("management-client-group", "GROUP", ownManagement),
+	later("management-hold", "", ownManagement),
+	later("management-signal", "", ownManagement),
+	later("management-log-cache", "N", ownManagement),
+	later("management-client-auth", "", ownLogin),
+	later("management-client", "", ownManagement),
+	accept("management-forget-disconnect", "", "there is no management connection"),
+	accept("management-up-down", "", "there is no management connection"),
+	accept("management-query-passwords", "", "there is no management connection, and no password to ask for"),
+	accept("management-query-remote", "", "clients only"),
+	accept("management-query-proxy", "", "clients only"),
+	refuse("management-client-pf", "removed from OpenVPN 2.6: remove the line"),
+	accept("disable-occ", "", "options of client and server are never compared"),
+	accept("opt-verify", "", "removed from OpenVPN 2.7; options of client and server are never compared"),
+	use("setenv", "NAME [VALUE]", "A variable for scripts; none run yet. `setenv opt DIRECTIVE ...` makes a directive optional, `setenv FORWARD_COMPATIBLE 1` all unknown ones below it.", setEnv("")).each(),
+	use("setenv-safe", "NAME [VALUE]", "The same, named OPENVPN_NAME.", setEnv("OPENVPN_")).each(),
+	use("ignore-unknown-option", "NAME...", "Let these directives be unknown, on the lines below.", nil).each(),
+	use("config", "FILE", "Read FILE here. At most 10 files deep.", nil).each(),
+	accept("memstats", "FILE", "removed from OpenVPN 2.7"),
+	accept("foreign-option", "...", "clients only"),
+	accept("ifconfig-pool-linear", "", "removed from OpenVPN 2.5; the pool of `topology subnet` is linear"),
+	use("key-method", "2", "Ignored: key method 2 is the only one.", checkKeyMethod),
+	refuse("inetd", "removed from OpenVPN 2.6: remove the line"),
+	refuse("tls-remote", "removed from OpenVPN 2.4: write `verify-x509-name`"),
+	refuse("peer-id", "the server gives each client its own: remove the line"),
+	refuse("protocol-flags", "the server negotiates it: remove the line"),
+	refuse("key-derivation", "the server negotiates it: remove the line"),
+	refuse("auth-token", "it can only be pushed to one client, and that is not supported yet: remove the line"),
+	refuse("auth-token-user", "it can only be pushed to one client, and that is not supported yet: remove the line"),
+}
+
+var commandRows = []row{
+	refuse("help", asCommand), refuse("version", asCommand),
+	refuse("genkey", "it is a command: `postern key` makes keys"),
+	refuse("mktun", asCommand), refuse("rmtun", asCommand),
+	refuse("show-adapters", asCommand), refuse("show-ciphers", asCommand), refuse("show-curves", asCommand),
+	refuse("show-digests", asCommand), refuse("show-engines", asCommand), refuse("show-gateway", asCommand),
+	refuse("show-groups", asCommand), refuse("show-net", asCommand), refuse("show-pkcs11-ids", asCommand),
+	refuse("show-tls", asCommand), refuse("show-valid-subnets", asCommand),
+}
+
+const asCommand = "it is a command, not configuration: remove the line"
+
+// plugins are the well-known ones, and what does their work here.
+var plugins = map[string]string{
+	"openvpn-plugin-auth-pam":  ownLogin + " in place of PAM",
+	"openvpn-auth-pam":         ownLogin + " in place of PAM",
+	"openvpn-plugin-down-root": "remove the line: what the server set up it removes itself",
+	"openvpn-down-root":        "remove the line: what the server set up it removes itself",
+	"openvpn-auth-ldap":        "write `ldap-url` and the directives beside it, with the values from the plugin's own file",
+	"radiusplugin":             "RADIUS is not supported yet: " + ownLogin,
+}
+
+func pluginError(file string) error {
+	name, _, _ := strings.Cut(path.Base(file), ".so")
+	if remedy := plugins[name]; remedy != "" {
+		return fmt.Errorf("%s.so cannot be loaded: %s", name, remedy)
+	}
+	return errors.New("plugins cannot be loaded: " + ownLogin + ", and client-config-dir for settings of single clients")
+}
+
+func setLog(adds bool) func(*draft, *directive) error {
+	return func(d *draft, l *directive) error {
+		d.cfg.LogAppend = adds
+		return d.output(l, &d.cfg.Log)
+	}
+}
+
+func setStatus(d *draft, l *directive) error {
+	if s := l.arg(1); s != "" {
+		every, err := seconds(s, 0)
+		if err != nil {
+			return err
+		}
+		d.cfg.StatusEvery = every
+	}
+	return d.output(l, &d.cfg.Status)
+}
+
+func setStatusVersion(d *draft, l *directive) error {
+	if len(l.args) == 0 {
+		d.cfg.StatusVersion = 1
+		return nil
+	}
+	return count(1, 3, func(c *Config) *int { return &c.StatusVersion })(d, l)
+}
+
+func setEnv(prefix string) func(*draft, *directive) error {
+	return func(d *draft, l *directive) error {
+		name := l.args[0]
+		switch {
+		case name == "opt" && len(l.args) == 1:
+			return errors.New("setenv opt needs a directive behind it")
+		case name == "FORWARD_COMPATIBLE" || name == "UV_ID" || name == "CLIENT_CERT" || name == "SERVER_POLL_TIMEOUT" || name == "PUSH_PEER_INFO":
+			return nil // meant for the program itself, not for scripts
+		case name == "GENERIC_CONFIG":
+			return errors.New("this is a profile for many servers: get the one for yours")
+		case name == "" || strings.ContainsFunc(name, func(r rune) bool {
+			return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+		}):
+			return errors.New("the name of a variable has only letters, digits and _")
+		}
+		d.cfg.SetEnv = append(d.cfg.SetEnv, [2]string{prefix + name, l.arg(1)})
+		return nil
+	}
+}
+
+func checkKeyMethod(d *draft, l *directive) error {
+	if l.args[0] != "2" {
+		return errors.New("key method 1 is not supported, it was removed from OpenVPN 2.5: remove the line here and in profiles")
+	}
+	d.ignore(l, "key method 2 is the only one")
+	return nil
+}

@@ -1,0 +1,183 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+var deviceRows = []row{
+	use("dev", "tun|tunN|NAME", "The TUN device; `tun` takes the next free number. Another name needs `dev-type tun`.", setDev),
+	use("dev-type", "tun", "What kind of device `dev` names.", setDevType),
+	use("dev-node", "PATH", "Ignored: the device file is always /dev/net/tun.", checkDevNode),
+	use("topology", "subnet", "How clients are addressed; default subnet, as in OpenVPN 2.7 (older versions: net30). net30 and p2p are not supported yet.", setTopology),
+	use("ifconfig", "ADDRESS MASK", "The server's own IPv4 address, where no `server` line gives it.", setIfconfig),
+	use("ifconfig-ipv6", "ADDRESS/BITS GATEWAY", "The server's own IPv6 address, where no `server-ipv6` line gives it.", setIfconfig6),
+	use("ifconfig-noexec", "", "Leave the device's addresses to someone else.", flag(func(c *Config) *bool { return &c.NoIfconfig })),
+	accept("ifconfig-nowarn", "", "the warning it silences does not exist here"),
+	use("tun-mtu", "N [OCC]", "The device's MTU, 68 to 65535; default 1500. Pushed to clients that understand it.", count(68, 65535, func(c *Config) *int { return &c.MTU })),
+	accept("tun-mtu-max", "N", "buffers hold whatever a packet can be"),
+	accept("tun-mtu-extra", "N", "there is no extra room on a tun device"),
+	accept("link-mtu", "N", "it only appears in a consistency check that clients no longer act on"),
+	accept("udp-mtu", "N", "it only appears in a consistency check that clients no longer act on"),
+	use("mssfix", "[N [mtu|fixed]]", "Lower TCP's segment size so that encrypted packets have at most N bytes: of UDP payload, with `mtu` of the whole outer packet, with `fixed` inside. Default 1492 mtu, or with another tun-mtu that value fixed; 0 switches it off.", setMSSFix),
+	refuse("fragment", "remove the line, also in profiles: fragments of datagrams are not supported, and `mssfix` keeps packets small enough"),
+	accept("mtu-test", "", "a test that clients start is answered by nobody and ends by itself"),
+	use("max-packet-size", "N", "The largest control packet with its IP and UDP headers, 154 to 2048; default 1250. Without `mssfix` it also sets that, as `mtu`.", setMaxPacket),
+	refuse("mtu-dynamic", "OpenVPN has removed it: remove the line"),
+	use("txqueuelen", "PACKETS", "The device's queue length; default the kernel's.", count(1, 1<<20, func(c *Config) *int { return &c.TxQueue })),
+	refuse("shaper", "not possible in a server: remove the line, and shape the device with tc"),
+	later("lladdr", "MAC", "remove the line: a tun device has no hardware address"),
+	accept("iproute", "PROGRAM", "addresses and routes are set without an external program"),
+	accept("persist-tun", "", "the device stays open through every reload"),
+	accept("persist-key", "", "a reload that fails keeps the keys that are in use"),
+	accept("persist-local-ip", "", "the listening addresses are those of the configuration"),
+	accept("persist-remote-ip", "", "clients only"),
+	accept("tun-ipv6", "", "IPv6 needs no switch since OpenVPN 2.4"),
+	later("block-ipv6", "", "remove the line; IPv6 from clients without an IPv6 address is dropped"),
+	accept("disable-dco", "", "there is no kernel data path to switch off"),
+	accept("client-nat", "snat|dnat NET MASK ALIAS", "clients only"),
+	refuse("allow-recursive-routing", "not possible in a server: remove the line"),
+	later("vlan-tagging", "", "remove the line: there are no VLANs on a tun device"),
+	later("vlan-accept", "all|tagged|untagged", "remove the line: there are no VLANs on a tun device"),
+	later("vlan-pvid", "N", "remove the line: there are no VLANs on a tun device"),
+	accept("windows-driver", "NAME", "Windows only"),
+	accept("win-sys", "PATH|env", "Windows only"),
+	accept("ip-win32", "...", "Windows only"),
+	accept("tap-sleep", "N", "Windows only"),
+	accept("dhcp-renew", "", "Windows only"),
+	accept("dhcp-release", "", "Windows only"),
+	accept("dhcp-pre-release", "", "Windows only"),
+	accept("dhcp-internal", "...", "Windows only"),
+	accept("dhcp-option", "...", "it acts where it stands; to reach clients write `push \"dhcp-option ...\"`"),
+	accept("register-dns", "", "Windows only"),
+	accept("block-outside-dns", "", "Windows only; to reach clients write `push block-outside-dns`"),
+	accept("rdns-internal", "", "Windows only"),
+	accept("show-net-up", "", "Windows only"),
+	accept("pause-exit", "", "Windows only"),
+	accept("service", "...", "Windows only"),
+	accept("allow-nonadmin", "[NAME]", "Windows only"),
+}
+
+func setDev(d *draft, l *directive) error {
+	name := l.args[0]
+	switch {
+	case name == "null":
+		return errors.New("a server needs a device: write `dev tun`")
+	case name == "tap" || strings.HasPrefix(name, "tap") && !d.has("dev-type"):
+		return errTap
+	case name == "" || len(name) > 15 || strings.ContainsAny(name, "/ \t:%") || name == "." || name == "..":
+		return fmt.Errorf("%q cannot be the name of a network device: at most 15 bytes, without / and blanks", name)
+	}
+	d.cfg.Dev = name
+	return nil
+}
+
+var errTap = errors.New("tap devices are not supported yet: write `dev tun` and `topology subnet`")
+
+func setDevType(d *draft, l *directive) error {
+	switch l.args[0] {
+	case "tun":
+		d.devType = "tun"
+		return nil
+	case "tap":
+		return errTap
+	}
+	return fmt.Errorf("%q is no kind of device: write tun", l.args[0])
+}
+
+func checkDevNode(d *draft, l *directive) error {
+	if strings.HasPrefix(l.args[0], "unix:") {
+		return errors.New("a device behind a socket is not supported: remove the line")
+	}
+	d.ignore(l, "the device file is always /dev/net/tun, which leads to the same driver")
+	return nil
+}
+
+func setTopology(d *draft, l *directive) error {
+	switch l.args[0] {
+	case "subnet":
+		d.cfg.Topology = Subnet
+		return nil
+	case "net30", "p2p":
+		return fmt.Errorf("%s is not supported yet: write `topology subnet`, which every client since OpenVPN 2.1 understands", l.args[0])
+	}
+	return fmt.Errorf("%q is no topology: write subnet", l.args[0])
+}
+
+func setIfconfig(d *draft, l *directive) error {
+	p, err := network4(l.args[0], l.args[1])
+	if err != nil {
+		return err
+	}
+	if p.Addr() == p.Masked().Addr() || p.Addr() == last4(p) {
+		return fmt.Errorf("%s is the network's own or its broadcast address: take one between", p.Addr())
+	}
+	d.cfg.Addr4 = p
+	return nil
+}
+
+func setIfconfig6(d *draft, l *directive) error {
+	p, err := network6(l.args[0])
+	if err != nil {
+		return err
+	}
+	if _, err := ipv6(l.args[1]); err != nil {
+		return err
+	}
+	d.cfg.Addr6, d.cfg.Pool6Bits = p, p.Bits()
+	return nil
+}
+
+func setMSSFix(d *draft, l *directive) error {
+	if len(l.args) == 0 {
+		return nil
+	}
+	n, err := number(l.args[0], 0, 65535)
+	if err != nil {
+		return err
+	}
+	m := MSSFix{Max: n}
+	switch l.arg(1) {
+	case "":
+	case "mtu":
+		m.Mode = MSSMTU
+	case "fixed":
+		m.Mode = MSSFixed
+	default:
+		return fmt.Errorf("%q is neither mtu nor fixed", l.args[1])
+	}
+	if n != 0 && n < 100 {
+		return fmt.Errorf("%d bytes leave no room for data: write 0 to switch it off, or 576 and more", n)
+	}
+	d.cfg.MSSFix, d.mssfixGiven = m, true
+	return nil
+}
+
+func setMaxPacket(d *draft, l *directive) error {
+	d.maxPacketGiven = true
+	return count(154, 2048, func(c *Config) *int { return &c.MaxPacket })(d, l)
+}
+
+// finishDevice checks the device against its kind and fills in what follows from the MTU.
+func (d *draft) finishDevice() {
+	c := d.cfg
+	if !strings.HasPrefix(c.Dev, "tun") && d.devType == "" && d.last["dev"].entry.Verdict != Refused {
+		d.refuse(d.last["dev"], "the name does not say what kind of device it is: add `dev-type tun`")
+	}
+	if d.mssfixGiven {
+		return
+	}
+	switch {
+	case d.maxPacketGiven:
+		c.MSSFix = MSSFix{Max: c.MaxPacket, Mode: MSSMTU}
+	case c.MTU == 1500:
+		c.MSSFix = MSSFix{Max: 1492, Mode: MSSMTU}
+	default:
+		c.MSSFix = MSSFix{Max: c.MTU, Mode: MSSFixed}
+	}
+}
+
+// hostBits reports whether p has bits set behind its prefix length.
+func hostBits(p netip.Prefix) bool { return p != p.Masked() }

@@ -1,0 +1,223 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+var transportRows = []row{
+	use("mode", "server", "What this program is: a server. Implied by `server` and `server-ipv6`.", setMode),
+	use("server", "NET MASK [nopool]", "The IPv4 network inside the tunnel, /16 to /29. The server takes its first address, clients get the others; `nopool` leaves the pool out.", setServer),
+	use("server-ipv6", "NET/BITS", "The IPv6 network inside the tunnel, /64 to /124. The server takes the first address; the pool starts at NET+1000 (hexadecimal), from /112 on at NET+2.", setServer6),
+	later("server-bridge", "[IP MASK START END|nogw]", "use `dev tun` with `server NET MASK`; bridging needs tap"),
+	use("proto", "udp|udp4|udp6|tcp|tcp4|tcp6|tcp-server|tcp4-server|tcp6-server", "The transport; default udp. Without a 6 it is IPv4 unless `local` names an IPv6 address; with a 6 the socket takes both families unless `bind ipv6only`.", setProto),
+	use("local", "ADDRESS|* [PORT [PROTO]]", "The address to listen on; default all. Several lines make several sockets, each with its own port and transport. Names are not looked up.", addLocal).each(),
+	use("port", "N", "The port to listen on; default 1194.", setPort),
+	use("lport", "N", "Same as `port`.", setPort).as("port"),
+	accept("rport", "N", "clients only: a server answers where packets came from"),
+	use("bind", "[ipv6only]", "`ipv6only` keeps IPv4 off a socket for IPv6.", setBind),
+	refuse("nobind", "a server needs its port: remove the line"),
+	use("multihome", "[same-interface]", "Answer from the address that the client's packet came to, on machines with several.", setMultihome),
+	later("bind-dev", "DEV", "use `local ADDRESS` of that device"),
+	later("mark", "N", "route by port or address instead"),
+	use("sndbuf", "BYTES", "The socket's send buffer; 0 leaves what Postern chooses.", count(0, 1<<30, func(c *Config) *int { return &c.SendBuf })),
+	use("rcvbuf", "BYTES", "The socket's receive buffer; 0 leaves what Postern chooses.", count(0, 1<<30, func(c *Config) *int { return &c.RecvBuf })),
+	use("socket-flags", "FLAG...", "Only TCP_NODELAY, which is always set.", checkSocketFlags),
+	use("tcp-nodelay", "", "Pushes `socket-flags TCP_NODELAY`; the server's own streams always have it.", func(d *draft, _ *directive) error { d.pushNoDelay = true; return nil }),
+	use("tcp-queue-limit", "PACKETS", "How many packets wait for a TCP client before more are dropped; default 64.", count(1, 65536, func(c *Config) *int { return &c.TCPQueue })),
+	accept("bcast-buffers", "N", "there are no broadcasts on a tun device"),
+	later("port-share", "HOST PORT [DIR]", "give the other service a port of its own"),
+	later("mtu-disc", "no|maybe|yes", "remove the line; `mssfix` keeps packets small enough"),
+	later("passtos", "", "remove the line; outer packets keep the default class"),
+	accept("proto-force", "udp|tcp", "clients only: picks among remotes"),
+	accept("float", "", "clients that sent a peer id may always change their address, after a packet that authenticates"),
+	refuse("remote", "a server has no remote: remove the line"),
+	refuse("connection", "a server has no connection blocks: remove the block"),
+	accept("remote-random", "", "clients only: picks among remotes"),
+	accept("remote-random-hostname", "", "clients only: names of remotes"),
+	accept("resolv-retry", "N|infinite", "clients only: names of remotes"),
+	accept("preresolve", "", "clients only: names of remotes"),
+	accept("ip-remote-hint", "ADDRESS", "clients only: names of remotes"),
+	accept("connect-retry", "N [MAX]", "clients only: a server waits to be called"),
+	accept("connect-retry-max", "N", "clients only: a server waits to be called"),
+	accept("connect-timeout", "N", "clients only: a server waits to be called"),
+	accept("server-poll-timeout", "N", "clients only: a server waits to be called"),
+	refuse("http-proxy", "a server cannot be reached through a proxy it calls: remove the line"),
+	refuse("http-proxy-option", "a server cannot be reached through a proxy it calls: remove the line"),
+	refuse("http-proxy-user-pass", "a server cannot be reached through a proxy it calls: remove the block"),
+	accept("http-proxy-retry", "", "it has no effect in OpenVPN either"),
+	accept("http-proxy-timeout", "N", "clients only"),
+	refuse("socks-proxy", "a server cannot be reached through a proxy it calls: remove the line"),
+	accept("socks-proxy-retry", "", "it has no effect in OpenVPN either"),
+}
+
+// A local is one local line.
+type local struct {
+	from              *directive
+	host, port, proto string
+}
+
+func setMode(d *draft, l *directive) error {
+	if l.args[0] != "server" {
+		return errors.New("only `mode server` is possible: Postern is a server for many clients")
+	}
+	d.serverMode = true
+	return nil
+}
+
+var protos = []string{"udp", "udp4", "udp6", "tcp", "tcp4", "tcp6", "tcp-server", "tcp4-server", "tcp6-server"}
+
+func setProto(d *draft, l *directive) error {
+	if err := checkProto(l.args[0]); err != nil {
+		return err
+	}
+	d.proto = l.args[0]
+	return nil
+}
+
+func checkProto(proto string) error {
+	if strings.HasSuffix(proto, "-client") {
+		return fmt.Errorf("%s is for clients: write %s-server", proto, strings.TrimSuffix(proto, "-client"))
+	}
+	if !slices.Contains(protos, proto) {
+		return fmt.Errorf("%q is no transport: write udp, udp6, tcp-server or tcp6-server", proto)
+	}
+	return nil
+}
+
+// services are the port names that are understood. /etc/services is not read: a configuration means the same on every
+// machine.
+var services = map[string]int{"openvpn": 1194, "https": 443, "http": 80, "domain": 53, "ntp": 123}
+
+func parsePort(s string) (int, error) {
+	if n, ok := services[s]; ok {
+		return n, nil
+	}
+	n, err := number(s, 1, 65535)
+	if err != nil {
+		return 0, fmt.Errorf("Bad port number: %w", err)
+	}
+	return n, nil
+}
+
+func setPort(d *draft, l *directive) (err error) {
+	n, err := parsePort(l.args[0])
+	if err == nil {
+		d.port = n
+	}
+	return err
+}
+
+func setBind(d *draft, l *directive) error {
+	if err := choice("ipv6only")(d, l); err != nil {
+		return err
+	}
+	d.v6only = l.arg(0) == "ipv6only"
+	return nil
+}
+
+func setMultihome(d *draft, l *directive) error {
+	if err := choice("same-interface")(d, l); err != nil {
+		return err
+	}
+	if len(l.args) > 0 {
+		d.notice(l, "answers leave by the interface that routing chooses, not always by the same one")
+	}
+	d.cfg.Multihome = true
+	return nil
+}
+
+func checkSocketFlags(d *draft, l *directive) error {
+	for _, f := range l.args {
+		if f != "TCP_NODELAY" {
+			return fmt.Errorf("unknown socket flag %q: only TCP_NODELAY", f)
+		}
+	}
+	return nil
+}
+
+func addLocal(d *draft, l *directive) error {
+	if p := l.arg(1); p != "" {
+		if _, err := parsePort(p); err != nil {
+			return err
+		}
+	}
+	if p := l.arg(2); p != "" {
+		if err := checkProto(p); err != nil {
+			return err
+		}
+	}
+	if _, err := hostAddr(l.args[0]); err != nil {
+		return err
+	}
+	d.locals = append(d.locals, local{l, l.args[0], l.arg(1), l.arg(2)})
+	return nil
+}
+
+// hostAddr reads an address to listen on; * is the zero Addr.
+func hostAddr(host string) (netip.Addr, error) {
+	if host == "*" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil || a.Zone() != "" || a.Is4In6() {
+		return a, fmt.Errorf("%q is not an address: names are not looked up, write the IPv4 or IPv6 address, or *", host)
+	}
+	return a, nil
+}
+
+// finishListen makes Listen of local, port, proto and bind.
+func (d *draft) finishListen() {
+	locals := d.locals
+	if len(locals) == 0 {
+		locals = []local{{host: "*"}}
+	}
+	for _, l := range locals {
+		at, err := d.listenAt(l)
+		switch {
+		case l.from == nil:
+		case err != nil:
+			d.refuse(l.from, "%v", err)
+			continue
+		case slices.Contains(d.cfg.Listen, at):
+			d.refuse(l.from, "another local line listens there already: give one of them another port or transport")
+			continue
+		}
+		d.cfg.Listen = append(d.cfg.Listen, at)
+	}
+}
+
+func (d *draft) listenAt(l local) (Listen, error) {
+	port, proto := d.port, d.proto
+	if l.port != "" {
+		port, _ = parsePort(l.port)
+	}
+	if l.proto != "" {
+		proto = l.proto
+	}
+	addr, _ := hostAddr(l.host)
+	four, six := strings.Contains(proto, "4"), strings.Contains(proto, "6")
+	switch {
+	case !addr.IsValid() && six:
+		addr = netip.IPv6Unspecified()
+	case !addr.IsValid():
+		addr = netip.IPv4Unspecified()
+	case addr.Is4() && six || addr.Is6() && four:
+		return Listen{}, fmt.Errorf("%s and the transport %s are of different address families", addr, proto)
+	}
+	at := Listen{Network: proto[:3], Addr: netip.AddrPortFrom(addr, uint16(port))}
+	at.V6Only = addr.Is6() && d.v6only
+	at.Any4 = addr == netip.IPv4Unspecified()
+	return at, nil
+}
+
+// overUDP and overTCP report whether any socket is of that kind.
+func (d *draft) overUDP() bool { return d.listens("udp") }
+func (d *draft) overTCP() bool { return d.listens("tcp") }
+
+func (d *draft) listens(network string) bool {
+	return slices.ContainsFunc(d.cfg.Listen, func(l Listen) bool { return l.Network == network })
+}
