@@ -46,6 +46,8 @@ func (p *Profile) blocks() ([]block, error) {
 		return all, nil
 	case TLSAuth:
 		wrap.tag, wrap.before = "tls-auth", "key-direction 1"
+	case TLSAuth0:
+		wrap.tag, wrap.before = "tls-auth", "key-direction 0"
 	case TLSAuthAny:
 		wrap.tag = "tls-auth"
 	case TLSCrypt:

@@ -47,6 +47,7 @@ type Wrap uint8
 const (
 	NoWrap     Wrap = iota
 	TLSAuth         // with key direction 1, the server having 0
+	TLSAuth0        // with key direction 0, the server having 1
 	TLSAuthAny      // with no direction, the server having none
 	TLSCrypt
 	TLSCryptV2

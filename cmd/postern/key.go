@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"postern/tlsctl"
+)
+
+// keyCommand makes the keys around the control channel, in the files that `openvpn --genkey` would make.
+func keyCommand() *cli.Command {
+	out := &cli.StringFlag{Name: "out", Usage: "write the key to `FILE`, readable by its owner only and not replacing one; otherwise to the standard output"}
+	simple := func(name, usage string, make func() []byte) *cli.Command {
+		return &cli.Command{Name: name, Usage: usage, Flags: []cli.Flag{out}, Action: func(c *cli.Context) error {
+			if args, err := positional(c); err != nil {
+				return err
+			} else if len(args) > 0 {
+				return fmt.Errorf("usage: postern key %s [--out FILE]", name)
+			}
+			return writeKey(c, make())
+		}}
+	}
+	return &cli.Command{
+		Name:  "key",
+		Usage: "make a key for tls-auth, tls-crypt, tls-crypt-v2 or auth-gen-token",
+		Subcommands: []*cli.Command{
+			simple("tls-auth", "a key that server and all clients share, to sign the control channel", tlsctl.GenerateStaticKey),
+			simple("tls-crypt", "a key that server and all clients share, to encrypt the control channel", tlsctl.GenerateStaticKey),
+			simple("tls-crypt-v2-server", "the server's key, from which each client's own is made", tlsctl.GenerateServerKeyV2),
+			{
+				Name: "tls-crypt-v2-client", Usage: "one client's own key (postern profile makes it by itself)",
+				Flags: []cli.Flag{
+					out,
+					&cli.StringFlag{Name: "server-key", Required: true, Usage: "the server's tls-crypt-v2 `FILE`"},
+					&cli.StringFlag{Name: "metadata", Usage: "`BASE64` to carry in the key; otherwise the time of its making"},
+				},
+				Action: clientKeyAction,
+			},
+			simple("auth-token", "the key that signs login tokens, for auth-gen-token-secret", tlsctl.GenerateAuthTokenKey),
+		},
+	}
+}
+
+func clientKeyAction(c *cli.Context) error {
+	if args, err := positional(c); err != nil {
+		return err
+	} else if len(args) > 0 {
+		return errors.New("usage: postern key tls-crypt-v2-client --server-key FILE [--metadata BASE64] [--out FILE]")
+	}
+	text, err := os.ReadFile(c.String("server-key"))
+	if err != nil {
+		return err
+	}
+	var metadata []byte
+	if c.IsSet("metadata") {
+		if metadata, err = base64.StdEncoding.DecodeString(c.String("metadata")); err != nil {
+			return fmt.Errorf("--metadata: %w", err)
+		}
+	}
+	key, err := clientKeyV2(text, metadata)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.String("server-key"), err)
+	}
+	return writeKey(c, key)
+}
+
+// clientKeyV2 makes a client's tls-crypt-v2 key from the text of the server's key file.
+func clientKeyV2(serverKey, metadata []byte) ([]byte, error) {
+	raw, err := tlsctl.ParseServerKeyV2(serverKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := tlsctl.NewServerKey(raw)
+	if err != nil {
+		return nil, err
+	}
+	return key.GenerateClientKey(metadata, time.Now())
+}
+
+// writeKey writes a new key. It never replaces a file: whoever still uses the old key would be locked out.
+func writeKey(c *cli.Context, key []byte) error {
+	name := c.String("out")
+	if name == "" || name == "-" {
+		_, err := c.App.Writer.Write(key)
+		return err
+	}
+	return writeNew(name, key)
+}
