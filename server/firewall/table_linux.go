@@ -130,7 +130,11 @@ const tableOwner = 0x2
 // flags only, so the table is made on the connection's socket before the library gets it.
 func dial(name string, flags uint32) (*nftables.Conn, error) {
 	return nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(sock *netlink.Conn) error {
-		err := makeTable(sock, name, flags)
+		// A batch is one message to the kernel; the usual buffer ends at some thousand networks.
+		err := sock.SetWriteBuffer(8 << 20)
+		if err == nil {
+			err = makeTable(sock, name, flags)
+		}
 		if err != nil {
 			sock.Close()
 		}
