@@ -12,8 +12,9 @@ import (
 	"syscall"
 )
 
-// ErrNoClientFile is LoadClient's answer to a client without a file of its own where ccd-exclusive asks for one.
-var ErrNoClientFile = errors.New("no client file")
+// ErrNoClientFile is LoadClient's answer to a client without a file of its own where ccd-exclusive asks for one. It
+// is an fs.ErrNotExist, too, and the only error of LoadClient that is.
+var ErrNoClientFile = fmt.Errorf("no client file: %w", fs.ErrNotExist)
 
 const (
 	defaultClient = "DEFAULT" // the file for clients without one of their own
@@ -32,12 +33,12 @@ func LoadClient(dir, cn string, exclusive bool) (*Client, error) {
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open client-config-dir: %w", err)
+		return nil, fmt.Errorf("open client-config-dir: %s", reason(err))
 	}
 	defer root.Close()
 	name, err := pickClientFile(root, cn)
 	if err != nil {
-		return nil, fmt.Errorf("client file for %q in %s: %w", cn, dir, err)
+		return nil, fmt.Errorf("client file for %q in %s: %s", cn, dir, reason(err))
 	}
 	if exclusive && name != cn {
 		return nil, fmt.Errorf("%w for %q in %s", ErrNoClientFile, cn, dir)
@@ -48,7 +49,7 @@ func LoadClient(dir, cn string, exclusive bool) (*Client, error) {
 	read := func(name string) ([]byte, error) { return readBeneath(root, name) }
 	src, err := read(name)
 	if err != nil {
-		return nil, fmt.Errorf("client file %s/%s: %w", dir, name, err)
+		return nil, fmt.Errorf("client file %s/%s: %s", dir, name, reason(err))
 	}
 	return parseClient(dir, name, src, read), nil
 }
@@ -283,26 +284,28 @@ func (c *Client) addPush(a []string) error {
 
 // resetPush drops what was pushed before this line, in this file too.
 func (c *Client) resetPush([]string) error {
-	c.PushReset, c.Push, c.PushRemove = true, nil, nil
-	return nil
-}
-
-func (c *Client) removePush(a []string) error {
-	switch a[0] {
-	case "":
-		return errors.New("it would remove everything: write push-reset for that")
-	case "ifconfig":
-		c.NoIfconfig4 = true
-	case "ifconfig-ipv6":
-		c.NoIfconfig6 = true
-	default:
-		c.PushRemove = append(c.PushRemove, PushRemove{Prefix: a[0], At: len(c.Push)})
+	c.PushReset, c.Push = true, nil
+	c.PushRemove = slices.DeleteFunc(c.PushRemove, func(r PushRemove) bool { return !r.Address() })
+	for i := range c.PushRemove {
+		c.PushRemove[i].At = 0
 	}
 	return nil
 }
 
+func (c *Client) removePush(a []string) error {
+	if a[0] == "" {
+		return errors.New("it would remove everything: write push-reset for that")
+	}
+	c.PushRemove = append(c.PushRemove, PushRemove{Prefix: a[0], At: len(c.Push)})
+	return nil
+}
+
+// Address reports whether r is one of the two words that suppress the client's own address, not pushed text.
+func (r PushRemove) Address() bool { return r.Prefix == "ifconfig" || r.Prefix == "ifconfig-ipv6" }
+
 // Pushes returns what is pushed to this client when everybody gets inherited: push-reset and push-remove applied,
-// the client's own pushes behind, and without routes to networks that are behind the client itself.
+// the client's own pushes behind, and without routes to networks that are behind the client itself. What the address
+// words of push-remove suppress is not among it: that is the caller's to add, or not.
 func (c *Client) Pushes(inherited []string) []string {
 	var list []string
 	if !c.PushReset {
@@ -311,9 +314,11 @@ func (c *Client) Pushes(inherited []string) []string {
 	removes := c.PushRemove
 	for i := 0; ; i++ {
 		for len(removes) > 0 && removes[0].At <= i {
-			prefix := removes[0].Prefix
-			list = slices.DeleteFunc(list, func(p string) bool { return strings.HasPrefix(p, prefix) })
+			r := removes[0]
 			removes = removes[1:]
+			if !r.Address() {
+				list = slices.DeleteFunc(list, func(p string) bool { return strings.HasPrefix(p, r.Prefix) })
+			}
 		}
 		if i >= len(c.Push) {
 			break

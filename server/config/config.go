@@ -181,9 +181,7 @@ type Client struct {
 	PushReset     bool
 	PushRemove    []PushRemove
 	Push          []string
-	// NoIfconfig4 and NoIfconfig6 are "push-remove ifconfig" and "push-remove ifconfig-ipv6": the address is not pushed.
-	NoIfconfig4, NoIfconfig6 bool
-	Warnings                 []string // lines that were skipped, with file and line
+	Warnings      []string // lines that were skipped, with file and line
 }
 
 // PushRemove is one push-remove and how many of Client.Push stood before it.

@@ -96,7 +96,7 @@ func (d *draft) expandServer() {
 		return
 	}
 	if d.has("ifconfig-pool") && !d.noPool {
-		d.refuse(l, "it already defines an ifconfig-pool, so you can't also specify ifconfig-pool explicitly: write `server %s %s nopool`, or remove ifconfig-pool", p.Addr(), MaskOf(p.Bits()))
+		d.refuse(l, "it already defines an ifconfig-pool, so you can't also specify ifconfig-pool explicitly: write `server %s %s nopool`, or remove ifconfig-pool", p.Addr(), maskOf(p.Bits()))
 		return
 	}
 	net, broadcast := word4(p.Addr()), word4(last4(p))
@@ -119,14 +119,14 @@ func (d *draft) expandServer() {
 		d.push("topology subnet")
 	case Net30:
 		if c.ClientToClient {
-			d.push("route %s %s", p.Addr(), MaskOf(p.Bits()))
+			d.push("route %s %s", p.Addr(), maskOf(p.Bits()))
 		} else {
 			d.push("route %s", own)
 		}
 		d.push("topology net30")
 	case P2P:
 		if c.ClientToClient {
-			d.push("route %s %s", p.Addr(), MaskOf(p.Bits()))
+			d.push("route %s %s", p.Addr(), maskOf(p.Bits()))
 		}
 		d.push("topology p2p")
 	}

@@ -31,6 +31,9 @@ type Entry struct {
 	Why       string  `json:"why,omitempty"`
 }
 
+// At is where the directive stands, as file:line.
+func (e Entry) At() string { return Problem{File: e.File, Line: e.Line}.at() }
+
 // A Report lists what became of every directive, in the order they were read.
 type Report struct {
 	Entries []Entry

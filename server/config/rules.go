@@ -104,7 +104,7 @@ func (d *draft) checkPool4(l *directive) {
 	case !c.Addr4.Contains(c.Pool4.First) || !c.Addr4.Contains(c.Pool4.Last):
 		d.refuse(l, "the pool is outside the server's network %s", c.Addr4.Masked())
 	case d.poolMask != 0 && d.poolMask != c.Addr4.Bits():
-		d.refuse(l, "the mask is not that of the server's address: write %s, or none", MaskOf(c.Addr4.Bits()))
+		d.refuse(l, "the mask is not that of the server's address: write %s, or none", maskOf(c.Addr4.Bits()))
 	}
 }
 

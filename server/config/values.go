@@ -90,8 +90,8 @@ func network6(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// MaskOf writes the netmask of an IPv4 prefix length, as pushed to clients.
-func MaskOf(bits int) netip.Addr { return addr4(^uint32(0) << (32 - bits)) }
+// maskOf writes the netmask of an IPv4 prefix length, as pushed to clients.
+func maskOf(bits int) netip.Addr { return addr4(^uint32(0) << (32 - bits)) }
 
 func word4(a netip.Addr) uint32 {
 	b := a.As4()
@@ -104,7 +104,7 @@ func addr4(w uint32) netip.Addr {
 
 // last4 is the last address of an IPv4 network: its broadcast address.
 func last4(p netip.Prefix) netip.Addr {
-	return addr4(word4(p.Masked().Addr()) | ^word4(MaskOf(p.Bits())))
+	return addr4(word4(p.Masked().Addr()) | ^word4(maskOf(p.Bits())))
 }
 
 // offset adds n to an address. It fails when that leaves the address space.
