@@ -390,13 +390,3 @@ func expiryText(t time.Time, matters bool) string {
 	}
 	return date(t)
 }
-
-// printable keeps what an adopted index holds from steering a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
-}
