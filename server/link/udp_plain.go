@@ -46,7 +46,7 @@ func (p *plain) receive() ([]Train, error) {
 func (p *plain) send(trains []Train) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.u.conn.SetWriteDeadline(time.Now().Add(sendPatience))
+	clogged := false
 	for i := range trains {
 		t := &trains[i]
 		size := t.Size
@@ -56,6 +56,12 @@ func (p *plain) send(trains []Train) error {
 		for rest := t.Bytes; len(rest) > 0; {
 			packet := rest[:min(size, len(rest))]
 			rest = rest[len(packet):]
+			if clogged {
+				p.drop(syscall.EAGAIN)
+				continue
+			}
+			// Anew for each packet: only one that waits may run out of time, not the last of many.
+			p.u.conn.SetWriteDeadline(time.Now().Add(sendPatience))
 			_, err := p.u.conn.WriteToUDPAddrPort(packet, t.Addr)
 			switch {
 			case err == nil:
@@ -65,13 +71,17 @@ func (p *plain) send(trains []Train) error {
 			case errors.Is(err, net.ErrClosed):
 				return net.ErrClosed
 			case errors.Is(err, os.ErrDeadlineExceeded):
-				p.u.out.errors.add(syscall.EAGAIN) // what the kernel said before the wait
-				p.u.out.dropped.Add(1)
+				p.drop(syscall.EAGAIN) // what the kernel said before the wait
+				clogged = true
 			default:
-				p.u.out.errors.add(err)
-				p.u.out.dropped.Add(1)
+				p.drop(err)
 			}
 		}
 	}
 	return nil
+}
+
+func (p *plain) drop(err error) {
+	p.u.out.errors.add(err)
+	p.u.out.dropped.Add(1)
 }

@@ -1,0 +1,128 @@
+package link
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// An interface that cannot split (EIO) gets the packets of the train one by one, and is asked no more.
+func TestSenderWithoutOffload(t *testing.T) {
+	socks, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), UDPOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := socks[0]
+	defer u.Close()
+	s := &u.moves.(*batch).sender
+	s.gso = true
+
+	var sent [][]byte
+	refused := 0
+	s.call = func(uintptr) bool {
+		s.sent, s.errno = 0, 0
+		for _, h := range unsafe.Slice(s.first, s.count) {
+			if h.Control != nil {
+				if s.sent == 0 {
+					refused++
+					s.errno = unix.EIO
+				}
+				break
+			}
+			sent = append(sent, bytes.Clone(unsafe.Slice(h.Iov.Base, int(h.Iov.Len))))
+			s.sent++
+		}
+		return true
+	}
+	all := make([]byte, 10*100+30)
+	for i := range all {
+		all[i] = byte(i / 100)
+	}
+	to := netip.MustParseAddrPort("127.0.0.1:9")
+	trains := []Train{{to, []byte("before"), 6}, {to, all, 100}, {to, []byte("after"), 5}}
+	for round := range 2 {
+		sent = nil
+		if err := u.Send(trains); err != nil {
+			t.Fatal(err)
+		}
+		if len(sent) != 13 || string(sent[0]) != "before" || string(sent[12]) != "after" ||
+			!bytes.Equal(bytes.Join(sent[1:12], nil), all) || len(sent[1]) != 100 || len(sent[11]) != 30 {
+			t.Fatalf("round %d: sent %d packets, not the 13 in order: %q", round, len(sent), sent)
+		}
+	}
+	if refused != 1 {
+		t.Errorf("the kernel was asked to split %d times, want 1", refused)
+	}
+	if st := u.Stats(); st.Singly != 1 || st.PacketsOut != 26 || st.Dropped != 0 || st.SendErrors[unix.EIO] != 1 {
+		t.Errorf("counters: %+v", st)
+	}
+	if s.iovs[0].Base != nil || s.oneIov.Base != nil || s.messages[0].bytes != nil {
+		t.Error("Send kept a reference to the caller's bytes")
+	}
+}
+
+// The table of narrow paths keeps the smallest size refused, and forgets the oldest address rather than grow.
+func TestNarrowPaths(t *testing.T) {
+	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}) }
+	var p narrowPaths
+	if p.refuses(addr(1), 65535) {
+		t.Error("an empty table refuses")
+	}
+	p.add(addr(1), 1400)
+	p.add(addr(1), 1300)
+	p.add(addr(1), 1350)
+	for size, want := range map[int]bool{1299: false, 1300: true, 1400: true} {
+		if got := p.refuses(addr(1), size); got != want {
+			t.Errorf("size %d refused: %v, want %v", size, got, want)
+		}
+	}
+	if p.refuses(addr(2), 1400) {
+		t.Error("another address is refused")
+	}
+	for i := range len(p.known) {
+		p.add(addr(100+i), 1400)
+	}
+	if p.refuses(addr(1), 1400) {
+		t.Error("the oldest of 17 addresses is still known")
+	}
+	if !p.refuses(addr(100), 1400) || !p.refuses(addr(100+len(p.known)-1), 1400) {
+		t.Error("one of the newest 16 addresses is forgotten")
+	}
+}
+
+// A socket address survives being written and read in each family's form.
+func TestSockaddr(t *testing.T) {
+	tests := []struct {
+		family int
+		addr   string
+		want   string // "" where the family cannot say it
+	}{
+		{unix.AF_INET, "192.0.2.1:1194", "192.0.2.1:1194"},
+		{unix.AF_INET, "[::ffff:192.0.2.1]:1194", "192.0.2.1:1194"},
+		{unix.AF_INET, "[2001:db8::1]:1194", ""},
+		{unix.AF_INET6, "192.0.2.1:65535", "192.0.2.1:65535"},
+		{unix.AF_INET6, "[::ffff:192.0.2.1]:1", "192.0.2.1:1"},
+		{unix.AF_INET6, "[2001:db8::1]:1194", "[2001:db8::1]:1194"},
+		{unix.AF_INET6, "[fe80::1%3]:1194", "[fe80::1%3]:1194"},
+		{unix.AF_INET6, "[fe80::1%no-number]:1194", ""},
+	}
+	for _, tt := range tests {
+		sa := sockaddr{Scope_id: 77, Flowinfo: 77} // left by the address before
+		n := put(&sa, netip.MustParseAddrPort(tt.addr), tt.family)
+		if n == 0 {
+			if tt.want != "" {
+				t.Errorf("%s in family %d cannot be said", tt.addr, tt.family)
+			}
+			continue
+		}
+		if got := take(&sa).String(); got != tt.want {
+			t.Errorf("%s in family %d comes back as %s, want %q", tt.addr, tt.family, got, tt.want)
+		}
+	}
+	if n := put(new(sockaddr), netip.AddrPort{}, unix.AF_INET6); n != 0 {
+		t.Error("no address at all is put as one")
+	}
+}
