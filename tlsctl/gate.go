@@ -65,6 +65,7 @@ type Gate struct {
 	client *cryptV2Wrap // the wrap of the client key seen last, which often comes again at once
 	buffer [maxDatagram]byte
 	reply  []byte
+	out    Packet      // the answer
 	ack    [1]PacketID // 0
 
 	counts struct {
@@ -275,7 +276,8 @@ func (g *Gate) meetKey(b []byte) ([]byte, ClientKey, error) {
 // acknowledges the reset first thing. That takes one journey more than the reference's answer, which is up to 1.9
 // times as long as the question.
 func (g *Gate) answer(now time.Time, from netip.AddrPort, size int, s *stranger) []byte {
-	p := Packet{Opcode: OpHardResetServerV2, Acks: g.ack[:], Remote: s.Session}
+	p := &g.out
+	*p = Packet{Opcode: OpHardResetServerV2, Acks: g.ack[:], Remote: s.Session}
 	if s.early() {
 		p.Payload = resendWKC
 	}
@@ -294,7 +296,7 @@ func (g *Gate) answer(now time.Time, from netip.AddrPort, size int, s *stranger)
 	sec := g.seconds(now)
 	p.Session = g.jar.bake(sec, from, s.Session)
 	s.wrap.rewind(sendCounter{stamp: uint32(sec)})
-	g.reply = s.wrap.seal(g.reply[:0], &p)
+	g.reply = s.wrap.seal(g.reply[:0], p)
 	g.counts.answered.Add(1)
 	return g.reply
 }
@@ -335,7 +337,7 @@ func (g *Gate) welcomeEarly(now time.Time, from netip.AddrPort, s *stranger) *Op
 		g.counts.refused.Add(1)
 		return nil
 	}
-	if !g.limits.takeReset(now) || !g.limits.takeEarly(now, from, s.Session) {
+	if !g.limits.takeEarly(now, from, s.Session) {
 		g.counts.limited.Add(1)
 		return nil
 	}
