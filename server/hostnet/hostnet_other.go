@@ -1,0 +1,25 @@
+//go:build !linux
+
+package hostnet
+
+import (
+	"errors"
+	"net/netip"
+)
+
+var errNotLinux = errors.New("not available on this system: not Linux")
+
+// Preflight finds nothing wrong on systems that it does not know.
+func Preflight() error { return nil }
+
+// EnableForwarding always fails on this system.
+func EnableForwarding(v4, v6 bool) (restore func() error, err error) { return nil, errNotLinux }
+
+// Overlaps finds nothing on this system.
+func Overlaps([]netip.Prefix, string) ([]string, error) { return nil, nil }
+
+// DropPrivileges always fails on this system.
+func DropPrivileges(userName, groupName string, keep ...Capability) error { return errNotLinux }
+
+// NoDumps always fails on this system.
+func NoDumps() error { return errNotLinux }
