@@ -11,23 +11,19 @@ import (
 // sum adds up b; an odd last byte counts as if a zero followed.
 //
 // Ones' complement addition does not care about byte order, nor about the width of the words added, so this adds
-// little-endian words of 64 bits, one carry chain from end to end, and swaps the result.
+// little-endian words of 64 bits in chains of carries, two at a time since each waits for itself, and swaps the result.
 func sum(b []byte) uint32 {
-	var s, c uint64
-	for len(b) >= 64 {
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[0:8]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[8:16]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[16:24]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[24:32]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[32:40]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[40:48]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[48:56]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[56:64]), c)
+	var s, c, s2, c2 uint64
+	for ; len(b) >= 128; b = b[128:] {
+		s, c = add64((*[64]byte)(b), s, c)
+		s2, c2 = add64((*[64]byte)(b[64:]), s2, c2)
+	}
+	if len(b) >= 64 {
+		s, c = add64((*[64]byte)(b), s, c)
 		b = b[64:]
 	}
-	for len(b) >= 8 {
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), c)
-		b = b[8:]
+	for ; len(b) >= 8; b = b[8:] {
+		s2, c2 = bits.Add64(s2, binary.LittleEndian.Uint64(b), c2)
 	}
 	var tail uint64 // at most seven bytes, in their places
 	shift := 0
@@ -43,11 +39,24 @@ func sum(b []byte) uint32 {
 		tail |= uint64(b[0]) << shift
 	}
 	s, c = bits.Add64(s, tail, c)
-	s, c = bits.Add64(s, 0, c)
+	s, c = bits.Add64(s, s2, c)
+	s, c = bits.Add64(s, c2, c)
 	s += c
 	s = s>>32 + s&0xffffffff
 	s = s>>32 + s&0xffffffff
 	return uint32(bits.ReverseBytes16(fold(uint32(s))))
+}
+
+// add64 adds w to the chain that stands at s with carry c.
+func add64(w *[64]byte, s, c uint64) (uint64, uint64) {
+	s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[0:8]), c)
+	s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[8:16]), c)
+	s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[16:24]), c)
+	s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[24:32]), c)
+	s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[32:40]), c)
+	s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[40:48]), c)
+	s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[48:56]), c)
+	return bits.Add64(s, binary.LittleEndian.Uint64(w[56:64]), c)
 }
 
 // fold brings a sum of sums back to 16 bits.

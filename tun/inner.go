@@ -22,6 +22,9 @@ const (
 	ipv4MoreOrFrag = 0x3fff // more-fragments flag and fragment offset
 )
 
+// maxPacket is the longest IP packet: IPv6 does not count its header.
+const maxPacket = ipv6HeaderLen + 0xffff
+
 // Valid reports whether pkt is an IP packet whose lengths all hold: the header's and the packet's, those of at most 8
 // IPv6 extension headers, and those of a TCP or UDP header where the packet is no fragment. Checksums and addresses are
 // not looked at. Bytes behind the packet's own length are not minded, as the kernel cuts them off.

@@ -13,9 +13,6 @@ import (
 // slack is the spare room behind a packet that was read: who opens or seals it may need to put a tag there.
 const slack = 64
 
-// maxPacket is the longest IP packet: IPv6 does not count its header.
-const maxPacket = ipv6HeaderLen + 0xffff
-
 // plainDevice is a device as water opens it: ordinary packets, one to a system call, on every system that water knows.
 type plainDevice struct {
 	name   string

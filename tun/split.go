@@ -84,7 +84,7 @@ func (c *cut) finish(seg []byte, i, size int) {
 		binary.BigEndian.PutUint16(seg[4:], id)
 		binary.BigEndian.PutUint16(seg[10:], ^fold(c.ipSum+uint32(len(seg))+uint32(id)))
 	} else {
-		binary.BigEndian.PutUint16(seg[4:], uint16(len(seg)-40))
+		binary.BigEndian.PutUint16(seg[4:], uint16(len(seg)-ipv6HeaderLen))
 	}
 	l4 := seg[c.l4:]
 	s := c.l4Sum + uint32(len(l4)) + sum(seg[c.hlen:])
@@ -110,19 +110,21 @@ func (c *cut) finish(seg []byte, i, size int) {
 func (p *Packet) prepare() bool {
 	b, g := p.Bytes, p.GSO
 	c := cut{l4: int(g.CsumStart), tcp: g.Type != GSOUDPL4}
-	if g.Size == 0 || !g.NeedsCsum || len(b) < 20 || len(b) > 40+0xffff {
+	if g.Size == 0 || !g.NeedsCsum || len(b) < ipv4HeaderLen || len(b) > maxPacket {
 		return false
 	}
 	var addrs []byte
 	switch {
+	case g.Type != GSOTCPv4 && g.Type != GSOTCPv6 && g.Type != GSOUDPL4:
+		return false
 	case b[0]>>4 == 4 && g.Type != GSOTCPv6:
 		c.v4 = true
-		if ihl := int(b[0]&0xf) * 4; ihl < 20 || c.l4 != ihl {
+		if ihl := int(b[0]&0xf) * 4; ihl < ipv4HeaderLen || c.l4 != ihl {
 			return false
 		}
 		addrs = b[12:20]
 	case b[0]>>4 == 6 && g.Type != GSOTCPv4:
-		if c.l4 < 40 || len(b) < 40 {
+		if c.l4 < ipv6HeaderLen || len(b) < ipv6HeaderLen {
 			return false
 		}
 		addrs = b[8:40]
@@ -131,18 +133,18 @@ func (p *Packet) prepare() bool {
 	}
 	proto := uint8(protoUDP)
 	if c.tcp {
-		if proto = protoTCP; len(b) < c.l4+20 {
+		if proto = protoTCP; len(b) < c.l4+tcpHeaderLen {
 			return false
 		}
 		doff := int(b[c.l4+12]>>4) * 4
-		if doff < 20 {
+		if doff < tcpHeaderLen {
 			return false
 		}
 		c.hlen = c.l4 + doff
 	} else {
-		c.hlen = c.l4 + 8
+		c.hlen = c.l4 + udpHeaderLen
 	}
-	if len(b) < c.hlen {
+	if len(b) < c.hlen || c.v4 && min(c.hlen+int(g.Size), len(b)) > 0xffff {
 		return false
 	}
 	if c.v4 {
