@@ -106,10 +106,10 @@ func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p 
 	c.path.Store(p)
 	c.rx.last.Store(s.clock.Load())
 	c.tx.last.Store(s.clock.Load())
-	c.log = s.log.With().Str("session", o.Client.String()[:8]).Stringer("addr", p.addr).Logger()
 	cfg := *s.ctl.Load()
-	cfg.Log = c.log
+	cfg.Log = s.log
 	c.session = tlsctl.New(&cfg, c, o)
+	c.log = s.log.With().Str("session", c.session.Name()).Stringer("addr", p.addr).Logger()
 	older, ok := s.table.enter(c, p.addr, s.live.Load().cfg.MaxClients)
 	if !ok {
 		c.leaveHalfOpen()

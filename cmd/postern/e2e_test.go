@@ -192,7 +192,7 @@ func (f *field) clientConf(name string, more ...string) string {
 		"ca " + f.pki + "/ca.crt", "cert " + f.pki + "/issued/" + name + ".crt", "key " + f.pki + "/private/" + name + ".key",
 	}
 	if !slices.ContainsFunc(more, func(s string) bool { return strings.HasPrefix(s, "remote ") }) {
-		lines = append(lines, fmt.Sprintf("remote %v 1194 udp", f.Host("router").Wan4))
+		lines = append(lines, fmt.Sprintf("remote %v 1194 udp", f.Host("router").Wan4), "explicit-exit-notify 1")
 	}
 	return f.write(name+".ovpn", append(lines, more...)...)
 }

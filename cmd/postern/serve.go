@@ -72,10 +72,11 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 	}
 	for _, e := range report.Entries {
 		if e.Verdict == config.Noticed || e.Verdict == config.Ignored {
-			log.Warn().Str("at", e.At()).Str("directive", e.Directive).Msg(e.Why)
+			log.Warn().Str("file", e.File).Int("line", e.Line).Str("directive", e.Directive).Msg(e.Why)
 		}
 	}
-	s, err := setUp(cfg, log)
+	throttle := auth.NewThrottle(auth.ThrottleOptions{}, log) // it remembers guesses across reloads
+	s, err := setUp(cfg, throttle, log)
 	if err != nil {
 		s.tearDown(log)
 		return err
@@ -84,7 +85,7 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 
 	running := make(chan struct{})
 	defer close(running)
-	go handleSignals(running, s.server, configPath, log)
+	go handleSignals(running, s.server, configPath, throttle, log)
 	log.Info().Str("config", configPath).Str("device", s.device.Name()).Strs("listen", s.listening).Msg("serving")
 	if o.ready != nil {
 		o.ready()
@@ -97,7 +98,7 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 }
 
 // handleSignals reloads and reports until the server has ended.
-func handleSignals(ended <-chan struct{}, srv *server.Server, configPath string, log zerolog.Logger) {
+func handleSignals(ended <-chan struct{}, srv *server.Server, configPath string, throttle *auth.Throttle, log zerolog.Logger) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
@@ -110,7 +111,7 @@ func handleSignals(ended <-chan struct{}, srv *server.Server, configPath string,
 				srv.LogStatus(log)
 				continue
 			}
-			if err := reload(srv, configPath, log); err != nil {
+			if err := reload(srv, configPath, throttle, log); err != nil {
 				log.Error().Err(err).Str("alarm", "reload").Msg("reload failed: the running configuration stays")
 			}
 		}
@@ -118,12 +119,12 @@ func handleSignals(ended <-chan struct{}, srv *server.Server, configPath string,
 }
 
 // reload reads the configuration again. Sessions stay.
-func reload(srv *server.Server, configPath string, log zerolog.Logger) error {
+func reload(srv *server.Server, configPath string, throttle *auth.Throttle, log zerolog.Logger) error {
 	cfg, _, err := config.Load(configPath)
 	if err != nil {
 		return err
 	}
-	a, err := newAuthenticator(cfg, log)
+	a, err := newAuthenticator(cfg, throttle, log)
 	if err != nil {
 		return err
 	}
@@ -174,11 +175,11 @@ func (h *host) tearDown(log zerolog.Logger) {
 }
 
 // setUp opens everything, connects the server and drops privileges. On error the host still holds what was opened.
-func setUp(cfg *config.Config, log zerolog.Logger) (*host, error) {
+func setUp(cfg *config.Config, throttle *auth.Throttle, log zerolog.Logger) (*host, error) {
 	h := new(host)
 	parts := server.Parts{Log: log, Lanes: runtime.GOMAXPROCS(0)}
 	var err error
-	if parts.Auth, err = newAuthenticator(cfg, log); err != nil {
+	if parts.Auth, err = newAuthenticator(cfg, throttle, log); err != nil {
 		return h, err
 	}
 	if !cfg.LoginMustMatchCert && cfg.WantLogin() && cfg.VerifyClientCert != config.CertNone {
@@ -304,7 +305,7 @@ func (h *host) guard(cfg *config.Config, log zerolog.Logger) error {
 	}
 	rules := firewall.Rules{Device: h.device.Name(), Nets: insideNets(cfg), NAT: true, ClientToClient: cfg.ClientToClient}
 	for _, l := range cfg.Listen {
-		rules.Ports = append(rules.Ports, firewall.Port{Network: l.Network, Port: l.Addr.Port()})
+		rules.Ports = append(rules.Ports, firewall.Port{Network: l.Network, Number: l.Addr.Port()})
 	}
 	fw, err := firewall.Apply(rules)
 	if err != nil {
@@ -381,7 +382,7 @@ func (h *host) openControl(cfg *config.Config) (net.Listener, error) {
 }
 
 // newAuthenticator builds the login the configuration asks for; nil when clients need none.
-func newAuthenticator(cfg *config.Config, log zerolog.Logger) (auth.Authenticator, error) {
+func newAuthenticator(cfg *config.Config, throttle *auth.Throttle, log zerolog.Logger) (auth.Authenticator, error) {
 	if !cfg.WantLogin() {
 		return nil, nil
 	}
@@ -406,7 +407,7 @@ func newAuthenticator(cfg *config.Config, log zerolog.Logger) (auth.Authenticato
 			a = auth.FileFirst(file, a)
 		}
 	}
-	a = auth.Throttle(a)
+	a = throttle.Limit(a)
 	if cfg.LoginMustMatchCert && cfg.VerifyClientCert != config.CertNone {
 		a = auth.MatchCertificate(a)
 	}
