@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/songgao/water"
@@ -47,6 +48,9 @@ var errNoOffload = errors.New("no offload")
 func existing(o *Options) (*netlink.Tuntap, error) {
 	if o.anyName() {
 		return nil, nil
+	}
+	if len(o.Name) >= unix.IFNAMSIZ || strings.Contains(o.Name, "%") {
+		return nil, errors.New("not a device name") // the kernel would cut it off, or put a number in
 	}
 	link, err := netlink.LinkByName(o.Name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
