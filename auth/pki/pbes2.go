@@ -56,7 +56,7 @@ var (
 )
 
 // ourIterations is what PBKDF2 with SHA-256 should have today; maxIterations keeps a strange file from taking minutes.
-const ourIterations, maxIterations = 600_000, 10_000_000
+const ourIterations, maxIterations = 600_000, 4_000_000
 
 func decryptPKCS8(der, pass []byte) ([]byte, error) {
 	var k encryptedKey
