@@ -207,7 +207,7 @@ func slips(a, b string, limit int) int {
 
 // The functions below make row functions for directives that set one field.
 
-func flag(field func(*Config) *bool) func(*draft, *directive) error {
+func switchOn(field func(*Config) *bool) func(*draft, *directive) error {
 	return func(d *draft, _ *directive) error {
 		*field(d.cfg) = true
 		return nil
@@ -234,7 +234,7 @@ func interval(low int, field func(*Config) *time.Duration) func(*draft, *directi
 	}
 }
 
-func text(field func(*Config) *string) func(*draft, *directive) error {
+func word(field func(*Config) *string) func(*draft, *directive) error {
 	return func(d *draft, l *directive) error {
 		if l.args[0] == "" {
 			return fmt.Errorf("%s must not be empty", l.row.params)

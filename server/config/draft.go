@@ -1,10 +1,10 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"strings"
 )
 
 // A draft is a Config in the making: what the lines have said so far, and what was wrong with them.
@@ -35,7 +35,6 @@ type draft struct {
 	pushNoDelay           bool
 	keyDirection          int
 	cipher                string
-	dataCiphers           string
 	compat                [3]int // version of compat-mode; zero without
 	mssfixGiven           bool
 	maxPacketGiven        bool
@@ -43,7 +42,7 @@ type draft struct {
 	ldap                  LDAP
 }
 
-// entry makes the report's entry of l.
+// enter makes the report's entry of l.
 func (d *draft) enter(l *directive) {
 	l.entry = &Entry{File: l.file, Line: l.line, Directive: l.name, Text: l.text()}
 	d.entries = append(d.entries, l.entry)
@@ -131,34 +130,28 @@ func (d *draft) absolute(name string) string {
 func (d *draft) output(l *directive, field *string) error {
 	name := l.args[0]
 	if name == "" {
-		return fmt.Errorf("the file name must not be empty")
+		return errors.New("the file name must not be empty")
 	}
 	*field = name // made absolute once cd is known
 	return nil
 }
 
-// settle finishes the paths that output and locate left open, now that all lines have been read.
+// settle makes the names of files that the server writes absolute, now that all lines have been read, and insists on
+// their directories.
 func (d *draft) settle() {
 	c := d.cfg
 	for _, f := range []struct {
-		names string
-		path  *string
+		name string
+		path *string
 	}{
-		{"status", &c.Status}, {"log log-append", &c.Log}, {"writepid", &c.WritePID}, {"control-socket", &c.Control},
-		{"ifconfig-pool-persist", &c.PoolPersist},
+		{"status", &c.Status}, {"log", &c.Log}, {"writepid", &c.WritePID}, {"ifconfig-pool-persist", &c.PoolPersist},
 	} {
 		if *f.path == "" {
 			continue
 		}
-		name := strings.Fields(f.names)[0]
-		for _, n := range strings.Fields(f.names) {
-			if d.has(n) {
-				name = n
-			}
-		}
-		l := d.last[name]
-		if name == "ifconfig-pool-persist" {
-			*f.path = d.locate(l, *f.path)
+		l := d.last[f.name]
+		if f.path == &c.PoolPersist {
+			*f.path = d.locate(l, *f.path) // it is read before it is written
 		} else {
 			*f.path = d.absolute(*f.path)
 		}
@@ -167,6 +160,9 @@ func (d *draft) settle() {
 		} else if !info.IsDir() {
 			d.refuse(l, "%s is not a directory", filepath.Dir(*f.path))
 		}
+	}
+	if c.Control != "" {
+		c.Control = d.absolute(c.Control) // in /run, which is empty after a reboot: the server makes the directory
 	}
 	d.settleDirectory("client-config-dir", &c.ClientConfigDir)
 }

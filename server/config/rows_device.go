@@ -14,7 +14,7 @@ var deviceRows = []row{
 	use("topology", "subnet", "How clients are addressed; default subnet, as in OpenVPN 2.7 (older versions: net30). net30 and p2p are not supported yet.", setTopology),
 	use("ifconfig", "ADDRESS MASK", "The server's own IPv4 address, where no `server` line gives it.", setIfconfig),
 	use("ifconfig-ipv6", "ADDRESS/BITS GATEWAY", "The server's own IPv6 address, where no `server-ipv6` line gives it.", setIfconfig6),
-	use("ifconfig-noexec", "", "Leave the device's addresses to someone else.", flag(func(c *Config) *bool { return &c.NoIfconfig })),
+	use("ifconfig-noexec", "", "Leave the device's addresses to someone else.", switchOn(func(c *Config) *bool { return &c.NoIfconfig })),
 	accept("ifconfig-nowarn", "", "the warning it silences does not exist here"),
 	use("tun-mtu", "N [OCC]", "The device's MTU, 68 to 65535; default 1500. Pushed to clients that understand it.", count(68, 65535, func(c *Config) *int { return &c.MTU })),
 	accept("tun-mtu-max", "N", "buffers hold whatever a packet can be"),

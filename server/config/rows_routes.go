@@ -13,7 +13,7 @@ var routeRows = []row{
 	use("route-ipv6-gateway", "ADDRESS", "The same for IPv6.", setGateway6),
 	use("route-metric", "N", "The metric of routes that name none.", func(d *draft, l *directive) (err error) { d.metric, err = number(l.args[0], 0, maxSeconds); return err }),
 	later("route-table", "N", "remove the line, and add the routes with ip route"),
-	use("route-noexec", "", "Leave routes to someone else.", flag(func(c *Config) *bool { return &c.NoRouteExec })),
+	use("route-noexec", "", "Leave routes to someone else.", switchOn(func(c *Config) *bool { return &c.NoRouteExec })),
 	refuse("route-delay", "not possible in a server: remove the line"),
 	refuse("up-delay", "not possible in a server: remove the line"),
 	accept("route-method", "...", "Windows only"),

@@ -133,9 +133,6 @@ func (d *draft) checkTLS() {
 	if c.TLSMin == tls.VersionTLS13 && d.has("tls-cipher") {
 		d.notice(d.last["tls-cipher"], "it says nothing, since TLS 1.2 is not spoken")
 	}
-	if c.Renegotiate > 0 && c.Renegotiate < c.HandWindow/10 {
-		d.notice(d.last["reneg-sec"], "keys are renewed so often that handshakes may overlap")
-	}
 }
 
 // checkLogin holds the logins against what relies on them.
