@@ -105,8 +105,8 @@ func (r *reliable) queue(op Opcode, payload []byte) PacketID {
 	return id
 }
 
-// due returns the packets to transmit now, lowest id first, and when to ask again (zero: not before something else
-// happens). Each counts as transmitted. The slice is valid until the next due.
+// due returns the packets to transmit now, lowest id first, and when to ask again, whether for more or to see that
+// the machine is exhausted (zero: not before something else happens). Each counts as transmitted. The slice is valid until the next due.
 func (r *reliable) due(now time.Time) (pkts []outgoing, next time.Time) {
 	r.out = r.out[:0]
 	for i := range r.sent {
@@ -114,21 +114,15 @@ func (r *reliable) due(now time.Time) (pkts []outgoing, next time.Time) {
 		if !r.inWindow(i, m.id) {
 			break
 		}
-		if m.sends > maxRetransmits {
-			continue
-		}
-		if m.sends == 0 || m.resendIt || !now.Before(m.at) {
+		if m.sends <= maxRetransmits && (m.sends == 0 || m.resendIt || !now.Before(m.at)) {
 			r.out = append(r.out, m.outgoing)
 			m.at = now.Add(m.wait)
 			m.wait *= 2
 			m.sends++
 			m.later = 0
 			m.resendIt = false
-			if m.sends > maxRetransmits {
-				continue
-			}
 		}
-		if next.IsZero() || m.at.Before(next) {
+		if now.Before(m.at) && (next.IsZero() || m.at.Before(next)) {
 			next = m.at
 		}
 	}
