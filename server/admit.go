@@ -270,7 +270,7 @@ func (c *client) Established() {
 	c.mu.Lock()
 	g, cipher := c.grant, c.cipher
 	c.mu.Unlock()
-	e := c.log.Info().Str("client", g.name).Str("cipher", cipher).Uint32("peer", uint32(g.peer)).Dur("took", time.Since(c.opened))
+	e := c.log.Info().Str("client", g.name).Str("cipher", cipher).Uint32("peer", uint32(g.peer)).Stringer("took", time.Since(c.opened).Round(time.Millisecond))
 	if g.user != "" {
 		e = e.Str("user", g.user)
 	}

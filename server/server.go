@@ -306,5 +306,5 @@ func (s *Server) closed(c *client, err error) {
 		e.Err(err).Msg("login ended")
 		return
 	}
-	e.AnErr("reason", err).Dur("lasted", time.Since(c.opened)).Msg("client disconnected")
+	e.AnErr("reason", err).Stringer("lasted", time.Since(c.opened).Round(time.Second)).Msg("client disconnected")
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -221,6 +222,7 @@ func (h *Host) Run(ctx context.Context, args ...string) (string, error) {
 type Process struct {
 	cmd  *exec.Cmd
 	Log  string // path
+	from int64  // where in it this program's output begins
 	done chan struct{}
 	err  error // valid when done is closed
 }
@@ -233,6 +235,9 @@ func (h *Host) Start(logName string, args ...string) (*Process, error) {
 		return nil, err
 	}
 	defer f.Close()
+	if p.from, err = f.Seek(0, io.SeekEnd); err != nil {
+		return nil, err
+	}
 	p.cmd = exec.Command("ip", append([]string{"netns", "exec", h.NS}, args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = f, f
 	p.cmd.Dir = h.lab.Dir
@@ -285,7 +290,7 @@ func (p *Process) Kill() {
 // Output is what the program printed so far.
 func (p *Process) Output() string {
 	b, _ := os.ReadFile(p.Log)
-	return string(b)
+	return string(b[min(p.from, int64(len(b))):])
 }
 
 // Expect waits until the program has printed a text at least n times; it fails when the program ends or the limit is
