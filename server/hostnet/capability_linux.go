@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"fmt"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -50,5 +51,17 @@ func capabilities() (*capData, error) {
 // setCapabilities sets those of all threads.
 func setCapabilities(data capData) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	return allThreads(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])))
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	return allThreadsError(errno)
+}
+
+// allThreadsError explains an error of a system call that was made on every thread.
+func allThreadsError(errno syscall.Errno) error {
+	switch errno {
+	case 0:
+		return nil
+	case syscall.ENOTSUP:
+		return fmt.Errorf("%w: the program was built with cgo", errno)
+	}
+	return errno
 }

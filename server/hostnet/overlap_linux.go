@@ -1,6 +1,7 @@
 package hostnet
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -35,10 +36,11 @@ type hostNet struct {
 	device string
 }
 
-// hostNets lists the networks of the host's addresses and of its main routing table.
+// hostNets lists the networks of the host's addresses and of its main routing table. A listing that was changed
+// under way is good enough.
 func hostNets() ([]hostNet, error) {
 	links, err := netlink.LinkList()
-	if err != nil {
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, err
 	}
 	var all []hostNet
@@ -51,7 +53,7 @@ func hostNets() ([]hostNet, error) {
 	for _, l := range links {
 		names[l.Attrs().Index] = l.Attrs().Name
 		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
-		if err != nil {
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return nil, err
 		}
 		for _, a := range addrs {
@@ -60,14 +62,16 @@ func hostNets() ([]hostNet, error) {
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		routes, err := netlink.RouteList(nil, family)
-		if err != nil {
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return nil, err
 		}
 		for _, r := range routes {
 			if r.Type != unix.RTN_UNICAST { // blackholes and the like lead nowhere
 				continue
 			}
-			add(r.Dst, names[r.LinkIndex])
+			if len(r.MultiPath) == 0 {
+				add(r.Dst, names[r.LinkIndex])
+			}
 			for _, hop := range r.MultiPath {
 				add(r.Dst, names[hop.LinkIndex])
 			}

@@ -145,17 +145,8 @@ func cannotReturn(uid int, kept capSet) error {
 	return nil
 }
 
-// prctl calls prctl(2) on all threads.
-func prctl(option int, arg uintptr) error { return allThreads(unix.SYS_PRCTL, uintptr(option), arg) }
-
-// allThreads makes a system call on every thread: ids, capabilities and most of prctl belong to threads.
-func allThreads(call, arg1, arg2 uintptr) error {
-	_, _, errno := syscall.AllThreadsSyscall6(call, arg1, arg2, 0, 0, 0, 0)
-	switch errno {
-	case 0:
-		return nil
-	case syscall.ENOTSUP:
-		return fmt.Errorf("%w: the program was built with cgo", errno)
-	}
-	return errno
+// prctl calls prctl(2) on all threads: most of what it sets belongs to a thread.
+func prctl(option int, arg uintptr) error {
+	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, uintptr(option), arg, 0, 0, 0, 0)
+	return allThreadsError(errno)
 }
