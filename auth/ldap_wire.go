@@ -147,7 +147,10 @@ func checkMessage(msg []byte) (op uint, err error) {
 			return 0, fmt.Errorf("%w: no controls behind the operation", errMalformed)
 		}
 	}
-	return uint(tag & 0x1f), checkNesting(body, 1)
+	if err := checkNesting(body, 1); err != nil {
+		return 0, err
+	}
+	return uint(tag & 0x1f), nil
 }
 
 // checkNesting makes sure that b is a row of well-formed elements, none too deep, no value too long.

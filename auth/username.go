@@ -16,6 +16,9 @@ const maxName = 255
 // Names that have no such form (empty, spaces, zero-width and control characters, mixed directions, too long) are an
 // error.
 func CanonicalName(name string) (string, error) {
+	if name == "" {
+		return "", errors.New("no user name")
+	}
 	if len(name) > maxName {
 		return "", fmt.Errorf("user name is %d bytes long, at most %d", len(name), maxName)
 	}
@@ -26,8 +29,8 @@ func CanonicalName(name string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("user name has no canonical form: %w", err)
 		}
-		if len(next) > maxName {
-			return "", fmt.Errorf("canonical user name is %d bytes long, at most %d", len(next), maxName)
+		if len(next) == 0 || len(next) > maxName {
+			return "", fmt.Errorf("canonical user name is %d bytes long, not 1 to %d", len(next), maxName)
 		}
 		if next == name {
 			return name, nil

@@ -44,7 +44,8 @@ func (s *Server) configure(o Options) error {
 	line("access to attrs=userPassword by anonymous auth by * none")
 	line("access to * %s by anonymous auth by self read", readers)
 	line("overlay ppolicy")
-	line("ppolicy_use_lockout")
+	line("ppolicy_default %q", "cn=policy,"+BaseDN)
+	line("ppolicy_use_lockout") // say "locked", and not the same as for a wrong password
 	if !o.NoMemberOf {
 		line("overlay memberof")
 	}

@@ -1,0 +1,243 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	ber "github.com/go-asn1-ber/asn1-ber"
+	"github.com/go-ldap/ldap/v3"
+)
+
+// S053: for every template that is accepted and every name, the filter parses, and the name is in values only: the
+// tree has the shape that it has for a harmless name.
+func FuzzFilter(f *testing.F) {
+	for _, template := range []string{
+		"(uid=%u)", "(&(objectClass=person)(uid=%u))", "(|(uid=%u)(mail=%u@example.net))", "(uid=*%u*)", "(uid:caseExactMatch:=%u)",
+		"(!(uid=%u))", "(uid>=%u)", "(%u=x)", "(uid=%u", `(uid=\%u)`, "(%u)", "%u", "(uid=%u)(uid=%u)", "(uid=%%u)",
+	} {
+		for _, name := range []string{"alice", "*", ")(uid=*", `\`, "\x00", "ü", "%u"} {
+			f.Add(template, name)
+		}
+	}
+	f.Fuzz(func(t *testing.T, template, name string) {
+		filter, err := parseUserFilter(template)
+		if err != nil || name == "" {
+			return
+		}
+		got, err := ldap.CompileFilter(filter.For(name))
+		if err != nil {
+			t.Fatalf("%q for %q does not parse: %v", template, name, err)
+		}
+		want, err := ldap.CompileFilter(filter.For("alice"))
+		if err != nil {
+			t.Fatalf("%q for alice does not parse: %v", template, err)
+		}
+		if a, b := shape(got), shape(want); a != b {
+			t.Fatalf("%q for %q has shape %s, for alice %s", template, name, a, b)
+		}
+	})
+}
+
+// shape writes down all of a filter but its values.
+func shape(p *ber.Packet) string {
+	var b strings.Builder
+	b.WriteByte('a' + byte(p.Tag))
+	switch p.Tag {
+	case ldap.FilterAnd, ldap.FilterOr, ldap.FilterNot:
+		for _, child := range p.Children {
+			b.WriteString("(" + shape(child) + ")")
+		}
+	case ldap.FilterPresent:
+		b.WriteString(p.Data.String())
+	case ldap.FilterExtensibleMatch:
+		for _, part := range p.Children {
+			b.WriteByte('0' + byte(part.Tag))
+			if part.Tag != ldap.MatchingRuleAssertionMatchValue {
+				b.WriteString(part.Data.String())
+			}
+		}
+	case ldap.FilterSubstrings:
+		b.WriteString(p.Children[0].Data.String())
+		for _, piece := range p.Children[1].Children {
+			b.WriteByte('0' + byte(piece.Tag))
+		}
+	default:
+		b.WriteString(p.Children[0].Data.String())
+	}
+	return b.String()
+}
+
+// S057: whatever a directory answers, a login ends, without a panic and without a goroutine left; and nothing but
+// success of the bind is a yes.
+func FuzzAnswer(f *testing.F) {
+	message := func(op ber.Tag, children ...*ber.Packet) []byte {
+		p := ber.NewSequence("")
+		p.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, 1, ""))
+		body := ber.Encode(ber.ClassApplication, ber.TypeConstructed, op, nil, "")
+		for _, c := range children {
+			body.AppendChild(c)
+		}
+		p.AppendChild(body)
+		return p.Bytes()
+	}
+	octets := func(s string) *ber.Packet {
+		return ber.NewString(ber.ClassUniversal, ber.TypePrimitive, ber.TagOctetString, s, "")
+	}
+	code := func(n int64) *ber.Packet {
+		return ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagEnumerated, n, "")
+	}
+	attribute := ber.NewSequence("")
+	attribute.AppendChild(octets("memberOf"))
+	values := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSet, nil, "")
+	values.AppendChild(octets("cn=vpn,dc=example"))
+	attribute.AppendChild(values)
+	attributes := ber.NewSequence("")
+	attributes.AppendChild(attribute)
+	entry := message(opSearchEntry, octets("uid=alice,dc=example"), attributes)
+	done := message(opSearchDone, code(0), octets(""), octets(""))
+	bound := message(opBindResponse, code(0), octets(""), octets(""))
+
+	f.Add(append(entry, done...), bound)
+	f.Add(append(append([]byte{}, entry...), append(entry, done...)...), bound)
+	f.Add(done, bound)
+	f.Add(message(opSearchDone, code(4), octets(""), octets("")), bound)
+	f.Add(append(message(opSearchReference, octets("ldap://x")), done...), bound)
+	f.Add(append(entry, done...), message(opBindResponse, code(49), octets(""), octets("data 533")))
+	f.Add([]byte{0x30, 0x80}, []byte{0x30, 0x84, 0xff, 0xff, 0xff, 0xff})
+	f.Add([]byte{}, []byte{})
+
+	f.Fuzz(func(t *testing.T, found, judged []byte) {
+		search := fuzzConn(t, found)
+		entry, err := search.findUser("dc=example", "(uid=alice)")
+		if err == nil {
+			if entry.DN == "" {
+				t.Fatal("an entry without a name")
+			}
+			_, err = search.groupsOf(entry, nil)
+		}
+		if err != nil && entry == nil {
+			entry = &ldap.Entry{DN: "uid=alice,dc=example"}
+		}
+		bind := fuzzConn(t, judged)
+		if err := bind.step(opBindResponse); err != nil {
+			t.Fatal(err)
+		}
+		result, err := bind.ldap.SimpleBind(ldap.NewSimpleBindRequest(entry.DN, "secret", nil))
+		if result == nil {
+			result = &ldap.SimpleBindResult{}
+		}
+		if judgeBind(entry.DN, result.Controls, err) == nil && err != nil {
+			t.Fatalf("login in spite of %v", err)
+		}
+	})
+}
+
+// fuzzConn is a connection to a directory that answers its first request with answer and hangs up.
+func fuzzConn(t *testing.T, answer []byte) *directoryConn {
+	here, there := net.Pipe()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer there.Close()
+		if _, err := there.Read(make([]byte, 4096)); err != nil {
+			return
+		}
+		there.Write(answer)
+	}()
+	c := &directoryConn{
+		wire:    here,
+		answers: &answerConn{Conn: here},
+		timeout: 10 * time.Second,
+		stop:    context.AfterFunc(t.Context(), func() { here.Close() }),
+	}
+	c.ldap = ldap.NewConn(c.answers, false)
+	c.ldap.Start()
+	t.Cleanup(func() {
+		c.close()
+		<-ended
+	})
+	return c
+}
+
+func TestCheckMessage(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		msg  []byte
+		op   uint
+		bad  bool
+	}{
+		{"bind response", []byte{0x30, 12, 2, 1, 1, 0x61, 7, 10, 1, 0, 4, 0, 4, 0}, opBindResponse, false},
+		{"long length", []byte{0x30, 0x81, 12, 2, 1, 1, 0x61, 7, 10, 1, 0, 4, 0, 4, 0}, opBindResponse, false},
+		{"with controls", []byte{0x30, 14, 2, 1, 1, 0x61, 7, 10, 1, 0, 4, 0, 4, 0, 0xa0, 0}, opBindResponse, false},
+		{"with something else", []byte{0x30, 14, 2, 1, 1, 0x61, 7, 10, 1, 0, 4, 0, 4, 0, 0xa1, 0}, 0, true},
+		{"two controls", []byte{0x30, 16, 2, 1, 1, 0x61, 7, 10, 1, 0, 4, 0, 4, 0, 0xa0, 0, 0xa0, 0}, 0, true},
+		{"id 0", []byte{0x30, 12, 2, 1, 0, 0x61, 7, 10, 1, 0, 4, 0, 4, 0}, 0, true},
+		{"id of 5 bytes", []byte{0x30, 16, 2, 5, 1, 1, 1, 1, 1, 0x61, 7, 10, 1, 0, 4, 0, 4, 0}, 0, true},
+		{"id no integer", []byte{0x30, 12, 4, 1, 1, 0x61, 7, 10, 1, 0, 4, 0, 4, 0}, 0, true},
+		{"operation of another class", []byte{0x30, 12, 2, 1, 1, 0xa1, 7, 10, 1, 0, 4, 0, 4, 0}, 0, true},
+		{"child longer than the operation", []byte{0x30, 12, 2, 1, 1, 0x61, 7, 10, 1, 0, 4, 0, 4, 1}, 0, true},
+		{"long tag", []byte{0x30, 12, 2, 1, 1, 0x61, 7, 0x1f, 1, 0, 4, 0, 4, 0}, 0, true},
+		{"indefinite length within", []byte{0x30, 9, 2, 1, 1, 0x61, 4, 0x30, 0x80, 0, 0}, 0, true},
+	} {
+		op, err := checkMessage(c.msg)
+		if (err != nil) != c.bad || op != c.op {
+			t.Errorf("%s: operation %d, %v", c.name, op, err)
+		}
+	}
+}
+
+// A failed server is tried again after a pause that grows, and first in turn only when it is well or long forgotten.
+func TestCandidates(t *testing.T) {
+	servers := []*server{{endpoint: &endpoint{url: "a"}}, {endpoint: &endpoint{url: "b"}}}
+	order := func() string {
+		t.Helper()
+		list, err := candidates(servers)
+		if (err == nil) != (len(list) > 0) {
+			t.Errorf("%d servers and error %v", len(list), err)
+		}
+		s := ""
+		for _, c := range list {
+			s += c.url
+		}
+		return s
+	}
+	ago := func(s *server, failures int, d time.Duration) {
+		s.failures, s.failed, s.cause = failures, time.Now().Add(-d), errors.New("refused")
+	}
+	if got := order(); got != "ab" {
+		t.Errorf("both well: %q", got)
+	}
+	ago(servers[0], 1, 10*time.Second)
+	if got := order(); got != "ba" {
+		t.Errorf("a failed 10 s ago: %q", got)
+	}
+	ago(servers[0], 1, 31*time.Second)
+	if got := order(); got != "ab" {
+		t.Errorf("a failed 31 s ago: %q", got)
+	}
+	ago(servers[0], 9, time.Second)
+	if got := order(); got != "b" {
+		t.Errorf("a failed often: %q", got)
+	}
+	ago(servers[1], 9, time.Second)
+	if got := order(); got != "" {
+		t.Errorf("both failed often: %q", got)
+	}
+	ago(servers[1], 1000, 6*time.Second)
+	if got := order(); got != "b" {
+		t.Errorf("b had its pause: %q", got)
+	}
+	// Those that began before the failure are part of it.
+	servers[1].broke(errors.New("again"), servers[1].failed.Add(-time.Second))
+	if servers[1].failures != 1000 {
+		t.Error("one outage counted twice")
+	}
+	servers[1].worked()
+	if got := order(); got != "b" {
+		t.Errorf("b answered: %q", got)
+	}
+}
