@@ -4,3 +4,6 @@ package datachan
 
 func (k *Key) SetReserved(id uint64) { k.next.Store(id) }
 func (k *Key) SetFailed(n uint64)    { k.failed = n }
+func (k *Key) SetOpened(packets, bytes uint64) {
+	k.opened.packets, k.opened.bytes = packets, bytes
+}

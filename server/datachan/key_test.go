@@ -196,6 +196,11 @@ func TestReserveConcurrently(t *testing.T) {
 func TestReserveAtTheEnd(t *testing.T) {
 	const last = 0xffffffef
 	client, _ := pair(t, "AES-256-GCM", 0)
+	for _, n := range []int{0, -1} {
+		if _, ok := client.Reserve(n); ok {
+			t.Errorf("reserved %d", n)
+		}
+	}
 	client.SetReserved(last - 3)
 	if first, ok := client.Reserve(2); !ok || first != last-2 {
 		t.Errorf("reserved %x, %t, want %x", first, ok, last-2)
@@ -211,11 +216,6 @@ func TestReserveAtTheEnd(t *testing.T) {
 	client.SetReserved(last - 3)
 	if first, ok := client.Reserve(4); ok {
 		t.Errorf("reserved four from %x where three are left", first)
-	}
-	for _, n := range []int{0, -1} {
-		if _, ok := client.Reserve(n); ok {
-			t.Errorf("reserved %d", n)
-		}
 	}
 }
 
@@ -233,6 +233,9 @@ func TestNearEnd(t *testing.T) {
 		{"ids refused", "AES-256-GCM", func(k *datachan.Key) { k.SetReserved(0xfffffff0); k.Reserve(1) }, true},
 		{"GCM blocks below", "AES-128-GCM", func(k *datachan.Key) { k.AddUsage(1, 16*(seven8ths-2)) }, false},
 		{"GCM blocks above", "AES-128-GCM", func(k *datachan.Key) { k.AddUsage(1, 16*(seven8ths-1)) }, true},
+		{"GCM blocks opened below", "AES-128-GCM", func(k *datachan.Key) { k.SetOpened(1, 16*(seven8ths-2)) }, false},
+		{"GCM blocks opened above", "AES-128-GCM", func(k *datachan.Key) { k.SetOpened(1, 16*(seven8ths-1)) }, true},
+		{"GCM small packets", "AES-128-GCM", func(k *datachan.Key) { k.SetOpened(seven8ths/2+1, 0) }, true},
 		{"ChaCha has no limit", "CHACHA20-POLY1305", func(k *datachan.Key) { k.AddUsage(1, 16*(seven8ths+1)) }, false},
 		{"few forgeries", "CHACHA20-POLY1305", func(k *datachan.Key) { k.SetFailed(1<<35 - 1) }, false},
 		{"many forgeries", "CHACHA20-POLY1305", func(k *datachan.Key) { k.SetFailed(1 << 35) }, true},

@@ -51,3 +51,41 @@ func TestWindowAgainstModel(t *testing.T) {
 		})
 	}
 }
+
+// What has expired stays so, and nothing that was seen is forgotten by it.
+func TestExpire(t *testing.T) {
+	client, server := pair(t, "AES-128-GCM", 0)
+	accepts := func(id uint64, want bool) {
+		t.Helper()
+		if _, _, err := open(t, server, seal(client, []byte("x"), id)); (err == nil) != want {
+			t.Errorf("id %d: %v, want it accepted: %t", id, err, want)
+		}
+	}
+	expire := func(id uint64) {
+		server.Lock()
+		server.Expire(id)
+		server.Unlock()
+	}
+	accepts(10, true)
+	accepts(4, true)
+	expire(5)
+	expire(2)
+	accepts(5, false)
+	accepts(3, false)
+	accepts(6, true)
+	accepts(6, false)
+	accepts(11, true)
+}
+
+// A sequential key takes the ids one after the other, from anywhere but 0.
+func TestSequential(t *testing.T) {
+	client, server := pair(t, "AES-128-GCM", datachan.Sequential)
+	for _, step := range []struct {
+		id   uint64
+		want bool
+	}{{0, false}, {7, true}, {0, false}, {7, false}, {6, false}, {9, false}, {8, true}, {9, true}} {
+		if _, _, err := open(t, server, seal(client, []byte("x"), step.id)); (err == nil) != step.want {
+			t.Errorf("id %d: %v, want it accepted: %t", step.id, err, step.want)
+		}
+	}
+}
