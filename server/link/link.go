@@ -4,8 +4,8 @@ package link
 
 import "net/netip"
 
-// Slack is how many bytes behind every Train that Receive returns belong to nobody: the opener of the last packet
-// in it may borrow them (cap(Bytes) >= len(Bytes)+Slack).
+// Slack is how many bytes behind every Train that Receive returns the opener of the last packet in it may borrow
+// (cap(Bytes) >= len(Bytes)+Slack). It puts them back: on a stream they are the next packet's.
 const Slack = 16
 
 // A Train is packets to or from one address, back to back in one buffer: each Size bytes long, the last one

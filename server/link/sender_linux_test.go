@@ -126,3 +126,30 @@ func TestSockaddr(t *testing.T) {
 		t.Error("no address at all is put as one")
 	}
 }
+
+// The sockets get the buffers that were asked for, above the system's limit too where we may.
+func TestUDPBuffers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs root")
+	}
+	socks, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), UDPOptions{SendBuf: 16 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socks[0].Close()
+	err = control(socks[0].conn, func(fd int) error {
+		for option, want := range map[int]int{unix.SO_RCVBUF: 2 * defaultSocketBuf, unix.SO_SNDBUF: 2 * 16 << 20} {
+			got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
+			if err != nil {
+				return err
+			}
+			if got != want { // Linux doubles what it is asked for
+				t.Errorf("option %d is %d, want %d", option, got, want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
