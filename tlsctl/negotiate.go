@@ -24,6 +24,7 @@ type negotiation struct {
 	// Of the goroutine in negotiate, and Run's when it has ended. theirs and ours are wiped then.
 	chain  []*x509.Certificate
 	state  tls.ConnectionState
+	asked  time.Time // when the login came
 	theirs *exchange
 	ours   *exchange
 	hello  *Hello
@@ -84,7 +85,7 @@ func (s *Session) negotiate(ctx context.Context, n *negotiation) (err error) {
 	if err := n.readExchange(); err != nil {
 		return err
 	}
-	asked := time.Now()
+	n.asked = time.Now()
 
 	// Ours goes out at once: the client's timer runs, and the decision may take long.
 	n.ours = newExchange(mirrorOptions(n.theirs.options))
@@ -97,16 +98,12 @@ func (s *Session) negotiate(ctx context.Context, n *negotiation) (err error) {
 		s.readMessages(n)
 	})
 
-	err = s.decide(ctx, n)
+	if err := s.decide(ctx, n); err != nil {
+		return err
+	}
 	// An OpenVPN 3 client that finds a second record behind our exchange takes both for one broken message: nothing
 	// more is sent before that is acknowledged.
-	if failed := n.conn.flushed(); failed != nil {
-		return failed
-	}
-	if denied := new(Denial); errors.As(err, &denied) {
-		return s.delay(ctx, asked, denied)
-	}
-	return err
+	return n.conn.flushed()
 }
 
 func tlsFailure(err error) error {
@@ -217,22 +214,6 @@ func (s *Session) agreeOnCipher(h *Hello) error {
 // same reports whether a later hello comes from whom the first came from.
 func (first *Hello) same(h *Hello) bool {
 	return first.CommonName == h.CommonName && first.Username == h.Username && sameChain(first.Chain, h.Chain)
-}
-
-// delay waits until a denial may be told: all are told at one time after the question, so that the time tells nothing
-// about the reason (S045).
-func (s *Session) delay(ctx context.Context, asked time.Time, d *Denial) error {
-	if s.timing.RefusalDelay < 0 {
-		return d
-	}
-	t := time.NewTimer(time.Until(asked.Add(s.timing.RefusalDelay)))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return d
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // tlsConfig returns the configuration of one negotiation, which notes its verified chain.

@@ -93,6 +93,9 @@ type Session struct {
 	leaving     error        // why the session ends, which only waits for last words to arrive
 	until       time.Time    // not longer than this
 	untilAcked  bool         // and not longer than they need
+	verdict     Message      // AUTH_FAILED, as long as it is not sent
+	verdictAt   time.Time    // when to send it
+	verdictOn   *negotiation // where
 	ended       bool
 	err         error
 	rate        clientRate
@@ -209,7 +212,7 @@ func (s *Session) Deny(d *Denial) {
 		case s.current == nil:
 			s.end(d)
 		default:
-			s.refuse(now, s.current, d)
+			s.refuse(s.current, d, now)
 		}
 	})
 }
@@ -266,8 +269,11 @@ func (s *Session) Run(ctx context.Context) (err error) {
 		select {
 		case <-ctx.Done():
 			s.work(ctx, time.Now()) // what was told before is said
-			if s.ended {
+			switch {
+			case s.ended:
 				return s.err
+			case s.leaving != nil:
+				return s.leaving
 			}
 			return context.Cause(ctx)
 		case <-s.kick:
@@ -335,6 +341,10 @@ func (s *Session) passed(now, t time.Time) bool {
 // keepTime looks at all timers but those of single packets.
 func (s *Session) keepTime(now time.Time) {
 	if s.leaving != nil {
+		if s.verdict != "" && s.passed(now, s.verdictAt) && s.verdictOn.conn.idle() {
+			s.say(s.verdictOn, s.verdict)
+			s.verdict, s.until = "", now.Add(s.timing.Linger)
+		}
 		if s.passed(now, s.until) || s.untilAcked && s.current.conn.idle() {
 			s.end(s.leaving)
 		}
@@ -445,7 +455,13 @@ func (s *Session) decided(now time.Time, n *negotiation, err error) {
 	switch {
 	case err == nil:
 	case errors.As(err, &denied):
-		s.refuse(now, n, denied)
+		// All logins that fail are told so at one time after they came, so that the time tells nothing about the
+		// reason (S045). In a renegotiation the silence of the data channel has told already.
+		at := now
+		if later := n.asked.Add(s.timing.RefusalDelay); n.first && later.After(now) {
+			at = later
+		}
+		s.refuse(n, denied, at)
 	case n.first, errors.As(err, &panicked):
 		s.end(err)
 	default:
@@ -558,16 +574,17 @@ func (s *Session) push(now time.Time) {
 	}
 }
 
-// refuse ends the session with AUTH_FAILED, sent on n. The decision is final: from here on packets are acknowledged
-// and nothing else.
-func (s *Session) refuse(now time.Time, n *negotiation, d *Denial) {
+// refuse ends the session with AUTH_FAILED, sent on n, not before at, and when n has nothing else unacknowledged: an
+// OpenVPN 3 client that finds a second record behind our key exchange takes both for one broken message. The decision
+// is final: from here on packets are acknowledged and nothing else.
+func (s *Session) refuse(n *negotiation, d *Denial, at time.Time) {
 	s.leave(d)
 	var peer PeerInfo
 	if n.hello != nil {
 		peer = n.hello.Peer
 	}
-	s.say(n, authFailed(d, peer))
-	s.until = now.Add(s.timing.Linger)
+	s.verdict, s.verdictOn, s.verdictAt = authFailed(d, peer), n, at
+	s.until = at.Add(s.timing.Linger)
 }
 
 // leave begins the end of a session that still has something to say or to acknowledge.
