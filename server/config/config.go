@@ -49,22 +49,22 @@ type Config struct {
 	SessionTimeout    time.Duration
 	ExitNotify        int // explicit-exit-notify N
 
-	CA, Cert, Key, ExtraCerts, DH Material
-	CRL                           Material
-	CRLDir                        bool // crl-verify DIR dir
-	TLSAuth                       Material
-	TLSAuthDirection              int // -1 both ways, 0, 1
-	TLSCrypt                      Material
-	TLSCryptV2                    Material
-	ForceCookie                   bool
-	Auth                          string   // digest, canonical upper case: SHA1, SHA256...
-	TLSMin, TLSMax                uint16   // crypto/tls version numbers; TLSMax 0: none
-	CipherSuites                  []uint16 // crypto/tls ids for TLS 1.2; nil: default
-	Curves                        []uint16 // crypto/tls CurveIDs; nil: default
-	RemoteCertTLS                 bool     // remote-cert-tls client
-	VerifyX509Name                string
-	VerifyX509Type                string   // subject, name, name-prefix
-	PeerFingerprints              [][]byte // SHA-256 of leaves
+	CA, Cert, Key, ExtraCerts Material
+	CRL                       Material
+	CRLDir                    bool // crl-verify DIR dir
+	TLSAuth                   Material
+	TLSAuthDirection          int // -1 both ways, 0, 1
+	TLSCrypt                  Material
+	TLSCryptV2                Material
+	ForceCookie               bool
+	Auth                      string   // digest, canonical upper case: SHA1, SHA256...
+	TLSMin, TLSMax            uint16   // crypto/tls version numbers; TLSMax 0: none
+	CipherSuites              []uint16 // crypto/tls ids for TLS 1.2; nil: default
+	Curves                    []uint16 // crypto/tls CurveIDs; nil: default
+	RemoteCertTLS             bool     // remote-cert-tls client
+	VerifyX509Name            string
+	VerifyX509Type            string   // subject, name, name-prefix
+	PeerFingerprints          [][]byte // SHA-256 of leaves
 
 	HandWindow, TranWindow, TLSTimeout   time.Duration
 	Renegotiate                          time.Duration // 0: never
@@ -80,7 +80,7 @@ type Config struct {
 	Status        string
 	StatusEvery   time.Duration
 	StatusVersion int
-	Verb, Mute    int
+	Verb          int
 	Log           string
 	LogAppend     bool
 	NoTimestamps  bool // suppress-timestamps

@@ -17,7 +17,7 @@ var daemonRows = []row{
 	use("suppress-timestamps", "", "Leave the time out of log lines.", switchOn(func(c *Config) *bool { return &c.NoTimestamps })),
 	accept("machine-readable-output", "", "the log's form is chosen with --log-format"),
 	use("verb", "N", "How much is logged, 0 (fatal errors only) to 11; default 1, usual 3.", count(0, 11, func(c *Config) *int { return &c.Verb })),
-	use("mute", "N", "Log at most N lines of one kind in a row.", count(0, maxSeconds, func(c *Config) *int { return &c.Mute })),
+	accept("mute", "N", "no lines are left out; what strangers send only changes counters"),
 	accept("errors-to-stderr", "", "the log goes to standard error unless `log` says otherwise"),
 	accept("mlock", "", "memory is not locked; encrypt swap space, or switch it off"),
 	accept("nice", "N", "set it where the server is started, in systemd with Nice="),
