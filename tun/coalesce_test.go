@@ -281,24 +281,33 @@ func sameOrder(in, out [][]byte) error {
 	if len(in) != len(out) {
 		return fmt.Errorf("%d packets in, %d out", len(in), len(out))
 	}
-	of := func(pkts [][]byte, flow, hosts string) (some [][]byte) {
+	type key struct{ flow, hosts string }
+	of := func(pkts [][]byte) map[key][][]byte {
+		known := map[string]map[string]bool{} // flows between hosts
 		for _, p := range pkts {
-			f, h := flowOf(p)
-			if f != "" && f == flow || f == "" && h == hosts {
-				some = append(some, p)
+			flow, hosts := flowOf(p)
+			if known[hosts] == nil {
+				known[hosts] = map[string]bool{}
+			}
+			known[hosts][flow] = true
+		}
+		flows := map[key][][]byte{}
+		for _, p := range pkts {
+			flow, hosts := flowOf(p)
+			if flow != "" {
+				flows[key{flow, hosts}] = append(flows[key{flow, hosts}], p)
+				continue
+			}
+			for flow := range known[hosts] {
+				flows[key{flow, hosts}] = append(flows[key{flow, hosts}], p)
 			}
 		}
-		return some
+		return flows
 	}
-	done := map[string]bool{}
-	for _, p := range in {
-		flow, hosts := flowOf(p)
-		if done[flow+hosts] {
-			continue
-		}
-		done[flow+hosts] = true
-		if err := diffPackets(of(out, flow, hosts), of(in, flow, hosts)); err != nil {
-			return fmt.Errorf("flow %s: %w", flow, err)
+	got := of(out)
+	for k, want := range of(in) {
+		if err := diffPackets(got[k], want); err != nil {
+			return fmt.Errorf("flow %q: %w", k.flow, err)
 		}
 	}
 	return nil

@@ -1,12 +1,14 @@
 package tun_test
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +62,51 @@ func TestOpenMakesAndRemoves(t *testing.T) {
 	})
 }
 
-// A device that the administrator, or a killed run, has left is used and stays.
+// The device of a process that is killed goes with it. The test runs itself again as that process.
+func TestKilled(t *testing.T) {
+	if os.Getenv("PTTUN_CHILD") != "" {
+		d, err := tun.Open(tun.Options{Name: "killed0", Plain: os.Getenv("PTTUN_CHILD") == "plain"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		queues, err := d.Queues(2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("ready")
+		for {
+			if _, err := queues[1].Read(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	eachWay(t, func(t *testing.T, plain bool) {
+		ns := newNamespace(t, "killed")
+		child := exec.Command("ip", "netns", "exec", ns.name, os.Args[0], "-test.run=^TestKilled$")
+		child.Env = append(os.Environ(), "PTTUN_CHILD=offload")
+		if plain {
+			child.Env = append(os.Environ(), "PTTUN_CHILD=plain")
+		}
+		out, err := child.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		line, _ := bufio.NewReader(out).ReadString('\n')
+		if line != "ready\n" || !ns.has("killed0") {
+			t.Errorf("the child says %q", line)
+		}
+		child.Process.Kill()
+		child.Wait()
+		if ns.has("killed0") {
+			t.Error("its device is still there")
+		}
+	})
+}
+
+// A device that the administrator has made is used and stays.
 func TestOpenExisting(t *testing.T) {
 	eachWay(t, func(t *testing.T, plain bool) {
 		for _, multi := range []bool{true, false} {
