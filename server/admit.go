@@ -102,6 +102,7 @@ func (s *Server) certificate(live *live, h *tlsctl.Hello) (cn string, err error)
 func (c *client) login(ctx context.Context, a auth.Authenticator, h *tlsctl.Hello, certCN string) (*auth.Identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
+	c.log.Debug().Str("user", h.Username).Msg("asking for a login")
 	id, err := a.Authenticate(ctx, &auth.Request{Username: h.Username, Password: h.Password, CommonName: certCN, Source: c.path.Load().addr})
 	if err == nil && (id == nil || id.Name == "") {
 		err = errors.New("the back end said yes without a name")

@@ -233,7 +233,6 @@ func (u *uplink) finish(r *run, t *link.Train, now int64) {
 		return
 	}
 	c := r.c
-	r.key.AddUsage(r.packets, r.bytes)
 	c.rx.bytes.Add(uint64(r.bytes))
 	c.rx.packets.Add(uint64(r.packets))
 	c.rx.last.Store(now)

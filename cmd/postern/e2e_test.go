@@ -114,7 +114,14 @@ func (f *field) addHost(name string) {
 // postern runs a command of ours to its end, outside the lab.
 func (f *field) postern(args ...string) string {
 	f.t.Helper()
-	out, err := exec.Command(programs.postern, args...).CombinedOutput()
+	return f.posternInput("", args...)
+}
+
+func (f *field) posternInput(input string, args ...string) string {
+	f.t.Helper()
+	cmd := exec.Command(programs.postern, args...)
+	cmd.Stdin = strings.NewReader(input)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		f.t.Fatalf("postern %s: %v: %s", strings.Join(args, " "), err, out)
 	}

@@ -204,6 +204,9 @@ func setUp(cfg *config.Config, throttle *auth.Throttle, log zerolog.Logger) (*ho
 	if h.server, err = server.New(cfg, parts); err != nil {
 		return h, err
 	}
+	if err := hostnet.NoDumps(); err != nil { // keys stay out of core files (S109)
+		return h, err
+	}
 	if cfg.User != "" || cfg.Group != "" {
 		if err := hostnet.DropPrivileges(cfg.User, cfg.Group, hostnet.KeepNetAdmin); err != nil {
 			return h, err
@@ -312,6 +315,13 @@ func (h *host) guard(cfg *config.Config, log zerolog.Logger) error {
 		return fmt.Errorf("nat: %w", err)
 	}
 	h.later(fw.Remove)
+	obstacles, err := firewall.Obstacles()
+	if err != nil {
+		return fmt.Errorf("nat: %w", err)
+	}
+	for _, o := range obstacles {
+		log.Warn().Msg(o)
+	}
 	restore, err := hostnet.EnableForwarding(cfg.Addr4.IsValid(), cfg.Addr6.IsValid())
 	if err != nil {
 		return fmt.Errorf("nat: %w", err)

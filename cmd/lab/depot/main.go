@@ -1,11 +1,11 @@
 // Command depot gives and takes bytes over TCP and compares checksums: the host behind the gateway in end-to-end
 // tests and the demo.
 //
-//	depot serve ADDR        serves until killed
-//	depot get ADDR BYTES    downloads and checks
-//	depot put ADDR BYTES    uploads and checks
+//	depot serve ADDR              serves until killed
+//	depot get ADDR BYTES [RATE]   downloads and checks; RATE bounds it, in bytes per second
+//	depot put ADDR BYTES          uploads and checks
 //
-// A request is one line, "get SEED BYTES" or "put SEED BYTES"; the bytes are a ChaCha8 stream of the seed, followed
+// A request is one line, "get SEED BYTES RATE" or "put SEED BYTES 0"; the bytes are a ChaCha8 stream of the seed, followed
 // (get) or answered (put) by a line with their SHA-256.
 package main
 
@@ -36,14 +36,20 @@ func command(args []string) error {
 	switch {
 	case len(args) == 2 && args[0] == "serve":
 		return serve(args[1])
-	case len(args) == 3 && (args[0] == "get" || args[0] == "put"):
+	case len(args) >= 3 && len(args) <= 4 && (args[0] == "get" || args[0] == "put"):
 		n, err := strconv.ParseInt(args[2], 10, 64)
 		if err != nil {
 			return err
 		}
-		return fetch(args[0], args[1], n)
+		rate := int64(0)
+		if len(args) == 4 {
+			if rate, err = strconv.ParseInt(args[3], 10, 64); err != nil {
+				return err
+			}
+		}
+		return fetch(args[0], args[1], n, rate)
 	}
-	return errors.New("usage: depot serve ADDR | get ADDR BYTES | put ADDR BYTES")
+	return errors.New("usage: depot serve ADDR | get ADDR BYTES [RATE] | put ADDR BYTES")
 }
 
 // stream returns n reproducible bytes, hashed as they are read.
@@ -78,16 +84,20 @@ func answer(conn net.Conn) error {
 		return err
 	}
 	f := strings.Fields(line)
-	if len(f) != 3 {
+	if len(f) != 4 {
 		return fmt.Errorf("request %q", line)
 	}
 	n, err := strconv.ParseInt(f[2], 10, 64)
 	if err != nil {
 		return err
 	}
+	rate, err := strconv.ParseInt(f[3], 10, 64)
+	if err != nil {
+		return err
+	}
 	h := sha256.New()
 	if f[0] == "get" {
-		_, err = io.Copy(conn, stream(f[1], n, h))
+		err = pace(conn, stream(f[1], n, h), rate)
 	} else {
 		_, err = io.Copy(h, io.LimitReader(in, n))
 	}
@@ -98,14 +108,33 @@ func answer(conn net.Conn) error {
 	return err
 }
 
-func fetch(what, addr string, n int64) error {
+// pace copies at most rate bytes a second; 0 is without bound.
+func pace(w io.Writer, r io.Reader, rate int64) error {
+	if rate == 0 {
+		_, err := io.Copy(w, r)
+		return err
+	}
+	const steps = 50 // a second
+	tick := time.NewTicker(time.Second / steps)
+	defer tick.Stop()
+	for range tick.C {
+		if _, err := io.CopyN(w, r, rate/steps); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fetch(what, addr string, n, rate int64) error {
 	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	seed := strconv.FormatInt(time.Now().UnixNano(), 36)
-	if _, err := fmt.Fprintf(conn, "%s %s %d\n", what, seed, n); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s %s %d %d\n", what, seed, n, rate); err != nil {
 		return err
 	}
 	start := time.Now()
