@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"text/template"
@@ -259,7 +258,7 @@ func (q *quickstart) serverConf() ([]byte, error) {
 	err = quickstartTemplate.Execute(&b, map[string]any{
 		"Dir": dir, "Port": q.port, "Network": q.proto, "Proto": proto, "Endpoint": endpoint,
 		"Network4": network4.Addr(), "Mask4": net.IP(net.CIDRMask(network4.Bits(), 32)), "Network6": privateNetwork6(),
-		"DNS": dns, "Control": filepath.Join(controlDir, socketName(q.dir)),
+		"DNS": dns, "Control": controlSocket(q.path("server.conf")),
 	})
 	return b.Bytes(), err
 }
@@ -332,18 +331,6 @@ func confWord(s string) (string, error) {
 		return "", fmt.Errorf("directory %q cannot be written into a configuration file: choose another with --dir", s)
 	}
 	return `"` + s + `"`, nil
-}
-
-var notSocketName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
-
-// socketName keeps servers of several directories apart, and postern status able to find the only one.
-func socketName(dir string) string {
-	name := notSocketName.ReplaceAllString(strings.Trim(filepath.ToSlash(dir), "/"), "-")
-	name = strings.TrimPrefix(strings.ReplaceAll(strings.TrimPrefix(name, "etc-"), "/", "-"), ".")
-	if len(name) > 60 {
-		name = name[len(name)-60:]
-	}
-	return name + ".sock"
 }
 
 // freeNetwork is OpenVPN's usual network, or the next that no interface of this host is in.
