@@ -45,9 +45,9 @@ func addLDAPURL(d *draft, l *directive) error {
 	u, err := url.Parse(l.args[0])
 	switch {
 	case err != nil:
-		return errors.New("not a URL: write ldaps://HOST or ldap://HOST") // the parser's error would repeat a password
+		l.entry.Text = "ldap-url ..." // as the parser's error, it may hold a password
+		return errors.New("not a URL: write ldaps://HOST or ldap://HOST")
 	case u.User != nil:
-		// Nobody is to read the password in a report.
 		l.entry.Text = "ldap-url " + u.Redacted()
 		return errors.New("passwords do not belong into a URL: use ldap-bind-dn and ldap-bind-password-file")
 	case u.Scheme != "ldap" && u.Scheme != "ldaps":

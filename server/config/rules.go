@@ -68,7 +68,7 @@ func (d *draft) checkAddresses() {
 	if d.serverMode && !c.Addr4.IsValid() && !c.Addr6.IsValid() && !d.anyRefused("server", "server-ipv6", "ifconfig", "ifconfig-ipv6") {
 		d.refuseName("server", "the network inside is missing: add `server 10.8.0.0 255.255.255.0`, or another network")
 	}
-	if l := d.last["ifconfig-pool"]; l != nil && c.Pool4.First.IsValid() && !d.server.IsValid() || l != nil && d.noPool {
+	if l := d.last["ifconfig-pool"]; l != nil && c.Pool4.First.IsValid() && (!d.server.IsValid() || d.noPool) {
 		d.checkPool4(l)
 	}
 	if l := d.last["ifconfig-ipv6-pool"]; l != nil && c.Pool6.First.IsValid() && !d.server6.IsValid() {
