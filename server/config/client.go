@@ -128,7 +128,7 @@ func readBeneath(root *os.Root, name string) ([]byte, error) {
 	return b, err
 }
 
-// clientRows says what the lines of client files do. What is not here is skipped with a warning.
+// clientFileRows says what the lines of client files do. What is not here is skipped with a warning.
 var clientFileRows = map[string]struct {
 	low, high int
 	apply     func(*Client, []string) error
