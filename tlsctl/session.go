@@ -309,6 +309,9 @@ func (s *Session) work(ctx context.Context, now time.Time) {
 	for _, f := range orders {
 		f(now)
 	}
+	for _, n := range s.negotiated {
+		n.conn.take(n.rel, s.chunk(n.key)) // what was acknowledged makes room, and may be waited for
+	}
 	s.keepTime(now)
 	for _, n := range s.negotiated {
 		// TLS begins when our reset is acknowledged, and so the client's address is proved.

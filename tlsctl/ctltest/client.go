@@ -41,6 +41,8 @@ type Config struct {
 	Stream bool
 	// MoveZero: from the first renegotiation on key id 0 uses the dynamic wrap too, as OpenVPN 3 does.
 	MoveZero bool
+	// Steady: a packet is sent again every second, as OpenVPN 3 does; otherwise after 2 s, 4 s, 8 s and so on.
+	Steady bool
 	// AckOnce: acknowledgements are not repeated, as before 2.6.
 	AckOnce bool
 	// Login and its user name and password; without Login both are absent.
@@ -582,6 +584,9 @@ func (ch *channel) pumpLocked() {
 		if !s.flying || !ch.c.cfg.Stream && !now.Before(s.at) {
 			s.flying = true
 			s.at = now.Add(s.wait)
+			if ch.c.cfg.Steady {
+				s.at = now.Add(time.Second)
+			}
 			s.wait *= 2
 			p := s.packet
 			p.Acks = ch.takeAcksLocked(4)
