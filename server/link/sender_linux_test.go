@@ -64,6 +64,42 @@ func TestSenderWithoutOffload(t *testing.T) {
 	}
 }
 
+// A full send buffer is waited for once, and not again until a packet has left.
+func TestSenderWaitsOnce(t *testing.T) {
+	socks, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), UDPOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := socks[0]
+	defer u.Close()
+	s := &u.moves.(*batch).sender
+	full, waited := true, false
+	s.call = func(uintptr) bool {
+		if full {
+			s.sent, s.errno = 0, unix.EAGAIN
+			waited = waited || s.wait
+			return !s.wait
+		}
+		s.sent, s.errno = s.count, 0
+		return true
+	}
+	trains := []Train{{netip.MustParseAddrPort("127.0.0.1:9"), make([]byte, 1000), 100}}
+	steps := []struct {
+		full    bool
+		waits   bool
+		dropped uint64
+	}{{true, true, 10}, {true, false, 20}, {true, false, 30}, {false, false, 30}, {true, true, 40}, {true, false, 50}}
+	for i, step := range steps {
+		full, waited = step.full, false
+		if err := u.Send(trains); err != nil {
+			t.Fatal(err)
+		}
+		if got := u.Stats().Dropped; waited != step.waits || got != step.dropped {
+			t.Errorf("step %d: waited %v, dropped %d, want %v and %d", i, waited, got, step.waits, step.dropped)
+		}
+	}
+}
+
 // The table of narrow paths keeps the smallest size refused, and forgets the oldest address rather than grow.
 func TestNarrowPaths(t *testing.T) {
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}) }

@@ -141,6 +141,25 @@ func TestStreamLimit(t *testing.T) {
 	}
 }
 
+// Frames of one byte do not make the stream keep a train for each byte it reads.
+func TestStreamTinyFrames(t *testing.T) {
+	s, client := dialTCP(t, loopback4, link.TCPOptions{})
+	sent := bytes.Repeat([]byte{0, 1, 0xaa}, 10_000)
+	if _, err := client.Write(sent); err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; n < 10_000; {
+		trains, err := s.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(trains) > 256 {
+			t.Fatalf("%d trains at once, want at most 256", len(trains))
+		}
+		n += len(trains)
+	}
+}
+
 // pipe is a stream over a pipe: nothing is buffered between its ends, and it works in a bubble.
 func pipe(o link.TCPOptions) (*link.Stream, net.Conn) {
 	client, server := net.Pipe()

@@ -109,6 +109,11 @@ func TestUDPTrains(t *testing.T) {
 		{{Bytes: []byte("no size")}},
 		{{Bytes: []byte("size too large"), Size: 100}},
 	}
+	var alternating []link.Train // more messages than a system call takes
+	for i := range 150 {
+		alternating = append(alternating, train(netip.AddrPort{}, uint64(100+i), 300, 1+i%2, 1+i))
+	}
+	shapes = append(shapes, alternating)
 	ends := []struct {
 		name           string
 		server, client netip.AddrPort
@@ -149,6 +154,8 @@ func TestUDPTrains(t *testing.T) {
 				for _, s := range []*link.UDP{client, server} {
 					if st := s.Stats(); st.Dropped != 0 || st.PacketsIn != st.PacketsOut || st.BytesIn != st.BytesOut {
 						t.Errorf("both ways carried the same, but %+v", st)
+					} else if st.Singly != 0 {
+						t.Errorf("the kernel refused %d trains: %v", st.Singly, st.SendErrors)
 					}
 				}
 			})
