@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,20 +48,23 @@ func checkCommand() *cli.Command {
 
 // printCheck prints a table with a row for each directive, and a line that sums it up.
 func printCheck(w io.Writer, path string, report *config.Report, problems config.Errors) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	file := path
+	var table bytes.Buffer
+	t := tabwriter.NewWriter(&table, 0, 8, 2, ' ', 0)
 	for _, e := range report.Entries {
 		place := "-"
 		if e.Line > 0 {
 			place = strconv.Itoa(e.Line)
 		}
-		if e.File != file && e.Line > 0 {
+		if e.File != path && e.Line > 0 {
 			place = e.File + ":" + place
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", place, e.Verdict, printable(e.Text), printable(e.Why))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", place, e.Verdict, shorten(printable(e.Text)), printable(e.Why))
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	for line := range strings.Lines(table.String()) {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
 	}
 	if len(report.Entries) == 0 {
 		for _, p := range problems {
@@ -74,6 +78,15 @@ func printCheck(w io.Writer, path string, report *config.Report, problems config
 	_, err := fmt.Fprintf(w, "%s: %s: %d used, %d with a notice, %d ignored, %d refused\n", path, verdict,
 		report.Count(config.Used), report.Count(config.Noticed), report.Count(config.Ignored), report.Count(config.Refused))
 	return err
+}
+
+// shorten keeps one long line from making the whole table wide.
+func shorten(s string) string {
+	const width = 60
+	if r := []rune(s); len(r) > width {
+		return string(r[:width-3]) + "..."
+	}
+	return s
 }
 
 // printable writes control characters of a file so that they cannot act on a terminal.

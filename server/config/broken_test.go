@@ -147,6 +147,9 @@ var broken = []struct {
 	{"key-method 1", 1, "key-method", "remove the line here and in profiles"},
 	// Logins.
 	{"auth-user-pass-verify /bin/x via-env", 1, "auth-user-pass-verify", "use `ldap-url` or `auth-users-file`"},
+	{"setenv opt auth-user-pass-verify /bin/x via-env", 1, "auth-user-pass-verify", "use `ldap-url` or `auth-users-file`"},
+	{"ignore-unknown-option tls-verify\ntls-verify /bin/x", 2, "tls-verify", "decide who may come in"},
+	{"setenv FORWARD_COMPATIBLE 1\nup /bin/x", 2, "up", "not supported yet"},
 	{"plugin openvpn-plugin-auth-pam.so login", 1, "plugin", "in place of PAM"},
 	{"plugin mine.so", 1, "plugin", "plugins cannot be loaded"},
 	{"username-as-common-name", 1, "username-as-common-name", "must be used with a login"},

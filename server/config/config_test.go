@@ -25,8 +25,20 @@ var update = flag.Bool("update", false, "write the golden files anew")
 type machine map[string]string
 
 func (m machine) Abs(name string) string                 { return filepath.Join("/etc/openvpn", name) }
-func (m machine) Stat(name string) (fs.FileInfo, error)  { return m.mapFS().Stat(under(name)) }
 func (m machine) Lstat(name string) (fs.FileInfo, error) { return m.Stat(name) }
+
+func (m machine) Stat(name string) (fs.FileInfo, error) {
+	one := fstest.MapFS{}
+	if text, ok := m[name]; ok {
+		one["it"] = &fstest.MapFile{Data: []byte(text), Mode: 0o600}
+	}
+	for other := range m {
+		if strings.HasPrefix(other, strings.TrimSuffix(name, "/")+"/") {
+			one["it"] = &fstest.MapFile{Mode: fs.ModeDir | 0o755}
+		}
+	}
+	return one.Stat("it")
+}
 
 func (m machine) ReadFile(name string, limit int, plain bool) ([]byte, fs.FileInfo, error) {
 	info, err := m.Stat(name)
@@ -34,21 +46,6 @@ func (m machine) ReadFile(name string, limit int, plain bool) ([]byte, fs.FileIn
 		return nil, nil, err
 	}
 	return []byte(m[name]), info, nil
-}
-
-func (m machine) mapFS() fstest.MapFS {
-	files := fstest.MapFS{}
-	for name, text := range m {
-		files[under(name)] = &fstest.MapFile{Data: []byte(text), Mode: 0o600}
-	}
-	return files
-}
-
-func under(name string) string {
-	if name == "/" {
-		return "."
-	}
-	return strings.TrimPrefix(name, "/")
 }
 
 // identity is a self-signed certificate and its key.

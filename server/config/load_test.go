@@ -190,6 +190,7 @@ func TestNotices(t *testing.T) {
 		{"setenv opt frobnicate 1", "frobnicate", "ignored unknown directive; setenv opt makes it optional"},
 		{"setenv opt up /bin/x", "up", "ignored not supported yet; setenv opt makes it optional"},
 		{"ignore-unknown-option frobnicate\nfrobnicate 1", "frobnicate", "ignored unknown directive; ignore-unknown-option at /etc/openvpn/server.conf:7 allows it to be unknown"},
+		{"ignore-unknown-option passtos\npasstos", "passtos", "ignored not supported yet; ignore-unknown-option at"},
 		{"setenv FORWARD_COMPATIBLE 1\nfrobnicate 1", "frobnicate", "ignored unknown directive; setenv FORWARD_COMPATIBLE at /etc/openvpn/server.conf:7"},
 		{"verb 3\nverb 4\nverb 5", "verb", "used "},
 		{"ifconfig-pool-persist ipp.txt\nduplicate-cn", "ifconfig-pool-persist", "notice with duplicate-cn nothing is remembered"},

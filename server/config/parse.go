@@ -29,6 +29,7 @@ type directive struct {
 	block []byte // contents of an inline block; isBlock tells an empty one from none
 	// optional says why an unknown name is no error: which directive above allowed it. "" when it is one.
 	optional string
+	named    bool // optional is about this very directive, not about all unknown ones
 	isBlock  bool
 	fault    error // why the line could not be read at all
 
@@ -172,14 +173,14 @@ func (r *reader) take(d *directive, words []string, depth int) {
 	d.optional = r.forward
 	if len(words) > 2 && words[0] == "setenv" && words[1] == "opt" {
 		words = words[2:]
-		d.optional = "setenv opt makes it optional"
+		d.optional, d.named = "setenv opt makes it optional", true
 	}
 	d.name, d.args = words[0], words[1:]
 	if len(d.name) > 2 && strings.HasPrefix(d.name, "--") {
 		d.name = d.name[2:]
 	}
-	if why := r.tolerated[d.name]; why != "" && d.optional == "" {
-		d.optional = why
+	if why := r.tolerated[d.name]; why != "" && !d.named {
+		d.optional, d.named = why, true
 	}
 	r.found = append(r.found, d)
 	if d.fault != nil || d.isBlock {

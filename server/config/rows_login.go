@@ -3,7 +3,7 @@ package config
 const ownLogin = "use `ldap-url` or `auth-users-file` for logins"
 
 var loginRows = []row{
-	later("auth-user-pass-verify", "COMMAND via-env|via-file", ownLogin),
+	later("auth-user-pass-verify", "COMMAND via-env|via-file", ownLogin).guard(),
 	later("auth-user-pass-optional", "", "remove the line: everybody logs in, or nobody"),
 	use("username-as-common-name", "", "Know clients by their login: for client files, addresses and the status. Needs a login.", switchOn(func(c *Config) *bool { return &c.UsernameAsCN })),
 	later("auth-gen-token", "[LIFETIME [RENEWAL]] [external-auth]", "remove the line; clients send the password again at each renegotiation"),

@@ -38,7 +38,7 @@ var posternRows = []row{
 		d.cfg.NoOffload = err == nil && !yes
 		return err
 	}),
-	use("control-socket", "PATH", "The socket that `postern status` asks.", func(d *draft, l *directive) error { return d.output(l, &d.cfg.Control) }),
+	use("control-socket", "PATH", "The socket that `postern status` asks; default /run/postern/NAME.sock for NAME.conf.", func(d *draft, l *directive) error { return d.output(l, &d.cfg.Control) }),
 }
 
 func addLDAPURL(d *draft, l *directive) error {
