@@ -151,17 +151,16 @@ func (s *Session) decide(ctx context.Context, n *negotiation) error {
 	if optionValue(x.options, "dev-type") == "tap" {
 		return &Denial{Public: "this server takes tun clients only"}
 	}
-	if err := s.agreeOnCipher(h); err != nil {
-		return err
-	}
-	if !n.first && !s.identity.same(h) {
-		return &Denial{Err: errors.New("client changed its identity at a renegotiation")}
-	}
 	switch {
 	case x.badLogin:
 		return &Denial{Public: "user name or password is too long"}
 	case s.cfg.WantLogin && !x.hasLogin:
 		return &Denial{Public: "user name and password required"}
+	case !n.first && !s.identity.same(h):
+		return &Denial{Err: errors.New("client changed its identity at a renegotiation")}
+	}
+	if err := s.agreeOnCipher(h); err != nil {
+		return err
 	}
 	grant, err := s.owner.Admit(ctx, h)
 	if denied := new(Denial); errors.As(err, &denied) {

@@ -587,7 +587,9 @@ func (s *Session) refuse(n *negotiation, d *Denial, at time.Time) {
 		peer = n.hello.Peer
 	}
 	s.verdict, s.verdictOn, s.verdictAt = authFailed(d, peer), n, at
-	s.until = at.Add(s.timing.Linger)
+	if s.until = at.Add(s.timing.Linger); s.current == nil {
+		s.until = n.started.Add(s.timing.HandWindow) // nothing is lost by waiting until the client listens
+	}
 }
 
 // leave begins the end of a session that still has something to say or to acknowledge.

@@ -107,6 +107,8 @@ func NewClient(send func(pkt []byte), cfg Config) *Client {
 	if cfg.PushRequest == 0 {
 		cfg.PushRequest = 5 * time.Second
 	}
+	cfg.TLS = cfg.TLS.Clone()
+	cfg.TLS.DynamicRecordSizingDisabled = true // as OpenSSL has it: one write, one record
 	c := &Client{
 		cfg:      cfg,
 		send:     send,
