@@ -106,7 +106,9 @@ func (c *client) Send(pkt []byte) {
 	c.tx.bytes.Add(uint64(len(pkt)))
 	c.tx.last.Store(c.srv.clock.Load())
 	if s, ok := p.sock.(controlSender); ok {
-		_ = s.SendControl(pkt) // a closed stream ends the session by its reader
+		if err := s.SendControl(pkt); err != nil {
+			p.sock.Close() // OpenVPN 3 sends nothing twice over TCP: a lost packet is the session's end, by its reader
+		}
 		return
 	}
 	one := [1]link.Train{{Addr: p.addr, Bytes: pkt, Size: len(pkt)}}

@@ -80,6 +80,11 @@ func (k *gatekeeper) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case g := <-k.queue:
+			if k.srv.closing.Load() {
+				// Whoever got a cookie now would wait for a server that is gone; unanswered, it asks the next one.
+				k.spare <- g
+				continue
+			}
 			reply, o := k.gate.Greet(time.Now(), g.from, g.buf[:g.n])
 			switch {
 			case o != nil:

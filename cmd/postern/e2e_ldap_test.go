@@ -157,7 +157,7 @@ func TestE2ELDAPFrozen(t *testing.T) {
 	d, ldap := f.directory("starttls") // its first step waits the whole ldap-timeout
 	srv := f.serve(append(ldap, "ldap-timeout 10", "duplicate-cn")...)
 	b := f.connect("bob", f.credentials("bob-login", "bob", "bob-secret"))
-	const pings = 400
+	const pings = 200
 	before, err := b.host.Ping(f.ctx, lab.Lan4, pings, 56, 10*time.Millisecond)
 	f.must(err)
 	d.Freeze()

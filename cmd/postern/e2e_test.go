@@ -159,11 +159,14 @@ func (f *field) serverConf(more ...string) string {
 		"dev tun", "topology subnet", "server 10.83.0.0 255.255.255.0", "server-ipv6 fd00:83::/64",
 		`push "route 172.29.7.0 255.255.255.0"`, `push "route-ipv6 fd00:29::/64"`,
 		"ca " + f.pki + "/ca.crt", "cert " + f.pki + "/issued/gateway.crt", "key " + f.pki + "/private/gateway.key", "dh none",
-		"keepalive 10 60", "verb 4", "nat yes",
+		"verb 4", "nat yes",
 		"control-socket " + filepath.Join(f.Dir, "control.sock"),
 	}
-	if !slices.ContainsFunc(more, func(s string) bool { return strings.HasPrefix(s, "proto ") }) {
-		lines = append(lines, "proto udp")
+	for _, usual := range []string{"proto udp", "keepalive 10 60"} {
+		name := strings.Fields(usual)[0] + " "
+		if !slices.ContainsFunc(more, func(s string) bool { return strings.HasPrefix(s, name) }) {
+			lines = append(lines, usual)
+		}
 	}
 	return f.write("server.conf", append(lines, more...)...)
 }
