@@ -3,7 +3,9 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -13,7 +15,6 @@ type Config struct {
 	Dir  string // directory that relative names start from (the working directory, or cd)
 
 	Listen     []Listen
-	Multihome  bool
 	SendBuf    int // SO_SNDBUF bytes; 0 leaves ours
 	RecvBuf    int
 	MaxClients int
@@ -135,8 +136,12 @@ type Route struct {
 // Material is PEM or other file contents: by name or inline. Name is for messages, and for reading again.
 type Material struct {
 	Name  string // absolute path, or "[inline]"
-	Bytes []byte // contents, read when the configuration was
+	Bytes []byte `json:"-"` // contents, read when the configuration was
 }
+
+// String and GoString leave the contents out: they may be a private key.
+func (m Material) String() string   { return m.Name }
+func (m Material) GoString() string { return strconv.Quote(m.Name) }
 
 // Set reports whether the directive was given.
 func (m Material) Set() bool { return m.Name != "" }
@@ -161,13 +166,19 @@ type LDAP struct {
 	StartTLS       bool
 	CA             Material
 	BindDN         string
-	BindPassword   string // from ldap-bind-password-file
+	BindPassword   string `json:"-"` // from ldap-bind-password-file
 	UserBase       string
 	UserFilter     string // %u is the login, escaped
 	RequireGroups  []string
 	Timeout        time.Duration // per step
 	AllowCleartext bool
 }
+
+// String and GoString leave the password out.
+func (l LDAP) String() string {
+	return fmt.Sprintf("%v as %q below %q", l.URLs, l.BindDN, l.UserBase)
+}
+func (l LDAP) GoString() string { return l.String() }
 
 // Client is what a client-config-dir file says of one client.
 type Client struct {

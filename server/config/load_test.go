@@ -2,6 +2,8 @@ package config
 
 import (
 	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -32,7 +34,6 @@ func TestValues(t *testing.T) {
 		{"local 192.0.2.1\nlocal 192.0.2.2 1195\nport 7", func(c *Config) any { return []string{c.Listen[0].Addr.String(), c.Listen[1].Addr.String()} },
 			[]string{"192.0.2.1:7", "192.0.2.2:1195"}},
 		{"sndbuf 1000\nrcvbuf 0", func(c *Config) any { return [2]int{c.SendBuf, c.RecvBuf} }, [2]int{1000, 0}},
-		{"multihome", func(c *Config) any { return c.Multihome }, true},
 		{"", func(c *Config) any { return []int{c.MaxClients, c.TCPQueue} }, []int{1024, 64}},
 		{"max-clients 7\ntcp-queue-limit 9", func(c *Config) any { return []int{c.MaxClients, c.TCPQueue} }, []int{7, 9}},
 
@@ -211,6 +212,23 @@ func TestNotices(t *testing.T) {
 	} {
 		if got := why(r, directive); !strings.HasPrefix(got, want) {
 			t.Errorf("without %s: %s", directive, got)
+		}
+	}
+}
+
+// S095: a Config that is printed, on purpose or not, shows no secret.
+func TestS095DumpsShowNoSecrets(t *testing.T) {
+	c, _ := mustLoad(t, basic+"ldap-url ldaps://a.example\nldap-user-base dc=x\nldap-bind-dn cn=y\nldap-bind-password-file password\n")
+	asJSON, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := serverIdentity().key
+	for _, dump := range []string{fmt.Sprintf("%v", c), fmt.Sprintf("%+v", *c), fmt.Sprintf("%#v", *c), fmt.Sprintf("%+v", *c.LDAP), fmt.Sprintf("%#v", *c.LDAP), fmt.Sprint(c.Key), fmt.Sprintf("%#v", c.Key), string(asJSON)} {
+		for _, secret := range []string{"open sesame", key[60:100], fmt.Sprint([]byte(key)[:20]), "0x2d, 0x2d", base64.StdEncoding.EncodeToString([]byte(key))[:40]} {
+			if strings.Contains(dump, strings.Trim(secret, "[]")) {
+				t.Errorf("%q is in %.300s...", secret, dump)
+			}
 		}
 	}
 }

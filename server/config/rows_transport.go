@@ -20,7 +20,7 @@ var transportRows = []row{
 	accept("rport", "N", "clients only: a server answers where packets came from"),
 	use("bind", "[ipv6only]", "`ipv6only` keeps IPv4 off a socket for IPv6.", setBind),
 	refuse("nobind", "a server needs its port: remove the line"),
-	use("multihome", "[same-interface]", "Answer from the address that the client's packet came to, on machines with several.", setMultihome),
+	later("multihome", "[same-interface]", "write `local ADDRESS`, once for each address: answers then leave from the one that was called"),
 	later("bind-dev", "DEV", "use `local ADDRESS` of that device"),
 	later("mark", "N", "route by port or address instead"),
 	use("sndbuf", "BYTES", "The socket's send buffer; 0 leaves what Postern chooses.", count(0, 1<<30, func(c *Config) *int { return &c.SendBuf })),
@@ -116,17 +116,6 @@ func setBind(d *draft, l *directive) error {
 		return err
 	}
 	d.v6only = l.arg(0) == "ipv6only"
-	return nil
-}
-
-func setMultihome(d *draft, l *directive) error {
-	if err := choice("same-interface")(d, l); err != nil {
-		return err
-	}
-	if len(l.args) > 0 {
-		d.notice(l, "answers leave by the interface that routing chooses, not always by the same one")
-	}
-	d.cfg.Multihome = true
 	return nil
 }
 
