@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -17,17 +16,14 @@ func (c *directoryConn) search(base string, scope, sizeLimit int, filter string,
 		return nil, err
 	}
 	seconds := max(1, int(c.timeout.Seconds()))
-	request := ldap.NewSearchRequest(base, scope, ldap.NeverDerefAliases, sizeLimit, seconds, false, filter, attributes, nil)
-	request.EnforceSizeLimit = true // by the library too, when the directory does not
-	return c.ldap.Search(request)
+	return c.ldap.Search(ldap.NewSearchRequest(base, scope, ldap.NeverDerefAliases, sizeLimit, seconds, false, filter, attributes, nil))
 }
 
 // findUser returns the one entry that the filter finds. None, or more than one, is a *Denied.
 func (c *directoryConn) findUser(base, filter string) (*ldap.Entry, error) {
 	result, err := c.search(base, ldap.ScopeWholeSubtree, 2, filter, userAttributes...)
-	several := errors.Is(err, ldap.ErrSizeLimitExceeded) || ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded)
 	switch {
-	case several, err == nil && len(result.Entries) > 1:
+	case ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded), err == nil && len(result.Entries) > 1:
 		return nil, &Denied{Reason: "more than one directory entry has this name", Public: PublicRefusal}
 	case err != nil:
 		return nil, fmt.Errorf("search for the user: %w", answered(err))

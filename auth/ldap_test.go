@@ -246,6 +246,33 @@ func TestGroupFilterEscapesDN(t *testing.T) {
 	}
 }
 
+// S059: an answer about another group is no membership of this one.
+func TestAnswerAboutAnotherGroup(t *testing.T) {
+	const group = "cn=vpn,ou=groups,dc=example,dc=net"
+	for answer, in := range map[string]bool{group: true, "cn=vpn,ou=other,dc=example,dc=net": false, "": false} {
+		s := &stub{}
+		s.intercept = func(c net.Conn, op ber.Tag, id int64) bool {
+			searches := s.requests(ldap.ApplicationSearchRequest)
+			if op != ldap.ApplicationSearchRequest || searches[len(searches)-1].dn != group {
+				return false
+			}
+			send(c, id, envelope(stubEntry{dn: answer}.packet()))
+			send(c, id, envelope(result(ldap.ApplicationSearchResultDone, 0, "")))
+			return true
+		}
+		startStub(t, s)
+		o := stubOptions(s)
+		o.RequireGroups = []string{group}
+		_, err := login(newLDAP(t, o), "alice", "secret")
+		if in && err != nil {
+			t.Error(err)
+		}
+		if !in {
+			wantDenied(t, err, "in no required group", auth.PublicRefusal)
+		}
+	}
+}
+
 // S059: a memberOf counts when it is the required DN as a whole.
 func TestMemberOfWhole(t *testing.T) {
 	const group = "cn=vpn,ou=groups,dc=example,dc=net"
@@ -295,6 +322,11 @@ func TestExactlyOneEntry(t *testing.T) {
 		wantDenied(t, err, reason, auth.PublicRefusal)
 		if n := len(s.userBinds()); n != 0 {
 			t.Errorf("%d entries, and a bind", n)
+		}
+		for _, r := range s.requests(ldap.ApplicationSearchRequest) {
+			if r.deref != ldap.NeverDerefAliases {
+				t.Errorf("aliases may lead elsewhere: %d", r.deref)
+			}
 		}
 	}
 }
@@ -374,30 +406,30 @@ func TestStartTLSNeverFallsBack(t *testing.T) {
 		}
 	}
 	for _, c := range []struct {
-		name      string
-		intercept func(s *stub) func(net.Conn, ber.Tag, int64) bool
+		name, want string
+		intercept  func(s *stub) func(net.Conn, ber.Tag, int64) bool
 	}{
-		{"refused", func(*stub) func(net.Conn, ber.Tag, int64) bool {
+		{"refused", "Unavailable", func(*stub) func(net.Conn, ber.Tag, int64) bool {
 			return answer(encode(1, envelope(result(ldap.ApplicationExtendedResponse, ldap.LDAPResultUnavailable, "no"))))
 		}},
-		{"unknown", func(*stub) func(net.Conn, ber.Tag, int64) bool {
+		{"unknown", "Protocol Error", func(*stub) func(net.Conn, ber.Tag, int64) bool {
 			return answer(encode(1, envelope(result(ldap.ApplicationExtendedResponse, ldap.LDAPResultProtocolError, ""))))
 		}},
-		{"another message's answer", func(*stub) func(net.Conn, ber.Tag, int64) bool {
+		{"another message's answer", "something else", func(*stub) func(net.Conn, ber.Tag, int64) bool {
 			return answer(encode(2, envelope(result(ldap.ApplicationExtendedResponse, 0, ""))))
 		}},
-		{"a bind's answer", func(*stub) func(net.Conn, ber.Tag, int64) bool { return answer(encode(1, bindResult(0, ""))) }},
-		{"no TLS behind it", func(*stub) func(net.Conn, ber.Tag, int64) bool {
+		{"a bind's answer", "something else", func(*stub) func(net.Conn, ber.Tag, int64) bool { return answer(encode(1, bindResult(0, ""))) }},
+		{"no TLS behind it", "TLS", func(*stub) func(net.Conn, ber.Tag, int64) bool {
 			return answer(encode(1, envelope(result(ldap.ApplicationExtendedResponse, 0, ""))))
 		}},
-		{"closed", func(*stub) func(net.Conn, ber.Tag, int64) bool {
+		{"closed", "StartTLS", func(*stub) func(net.Conn, ber.Tag, int64) bool {
 			return func(c net.Conn, _ ber.Tag, _ int64) bool { c.Close(); return true }
 		}},
-		{"injected bind answer", func(s *stub) func(net.Conn, ber.Tag, int64) bool {
+		{"injected bind answer", "TLS with", func(s *stub) func(net.Conn, ber.Tag, int64) bool {
 			return upgrade(s, config, encode(2, bindResult(0, "")))
 		}},
-		{"injected byte", func(s *stub) func(net.Conn, ber.Tag, int64) bool { return upgrade(s, config, []byte{0}) }},
-		{"half an answer", func(*stub) func(net.Conn, ber.Tag, int64) bool {
+		{"injected byte", "TLS with", func(s *stub) func(net.Conn, ber.Tag, int64) bool { return upgrade(s, config, []byte{0}) }},
+		{"half an answer", "StartTLS", func(*stub) func(net.Conn, ber.Tag, int64) bool {
 			return answer(encode(1, envelope(result(ldap.ApplicationExtendedResponse, 0, "")))[:9])
 		}},
 	} {
@@ -408,7 +440,7 @@ func TestStartTLSNeverFallsBack(t *testing.T) {
 			o := stubOptions(s)
 			o.CA, o.StartTLS, o.Timeout = ca.pem, true, 500*time.Millisecond
 			_, err := login(newLDAP(t, o), "alice", "secret")
-			wantBroken(t, err, "")
+			wantBroken(t, err, c.want)
 			if n := len(s.requests(ldap.ApplicationBindRequest)); n != 0 {
 				t.Errorf("%d binds", n)
 			}
@@ -645,6 +677,13 @@ func TestHostileDirectory(t *testing.T) {
 		},
 		"bad result code": func(c net.Conn, id int64) { send(c, id, bindResult(1<<16, "")) },
 	}
+	// What the search step says of those; at others they may fail for being no answer to what was asked.
+	wants := map[string]string{
+		"close": "EOF", "half and close": "EOF", "garbage": "malformed", "zeros": "malformed", "indefinite": "malformed",
+		"claims 4 GiB": "larger than", "claims 2 MiB": "larger than", "empty": "malformed", "no operation": "malformed",
+		"notice of ending": "ends the connection", "nested": "nested deeper", "large value": "value of 70000 bytes",
+		"large result": "larger than", "silence": "timeout", "half": "timeout", "never done": "timeout", "dribble": "timeout",
+	}
 	steps := map[string]ber.Tag{"bind": ldap.ApplicationBindRequest, "search": ldap.ApplicationSearchRequest, "whoami": ldap.ApplicationExtendedRequest}
 	t.Run("steps", func(t *testing.T) {
 		for stepName, step := range steps {
@@ -662,7 +701,11 @@ func TestHostileDirectory(t *testing.T) {
 					o.Timeout = 300 * time.Millisecond
 					began := time.Now()
 					_, err := login(newLDAP(t, o), "alice", "secret")
-					wantBroken(t, err, "")
+					want := ""
+					if stepName == "search" {
+						want = wants[answerName]
+					}
+					wantBroken(t, err, want)
 					if took := time.Since(began); took > 9*time.Second {
 						t.Errorf("took %v", took)
 					}

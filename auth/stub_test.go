@@ -52,6 +52,7 @@ type stubRequest struct {
 	dn       string // of a bind, or the base of a search
 	password string
 	filter   *ber.Packet
+	deref    int64 // of a search: how aliases are treated
 	name     string // of an extended request
 }
 
@@ -136,7 +137,7 @@ func (s *stub) serve(c net.Conn, n int) {
 		case ldap.ApplicationBindRequest:
 			r.dn, r.password = op.Children[1].Value.(string), op.Children[2].Data.String()
 		case ldap.ApplicationSearchRequest:
-			r.dn, r.filter = op.Children[0].Value.(string), op.Children[6]
+			r.dn, r.filter, r.deref = op.Children[0].Value.(string), op.Children[6], op.Children[2].Value.(int64)
 		case ldap.ApplicationExtendedRequest:
 			r.name = op.Children[0].Data.String()
 		}
