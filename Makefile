@@ -1,0 +1,83 @@
+# `make help` lists what can be made.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# sudo does not look where Go's own archive is unpacked.
+GO ?= $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go),go)
+VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
+
+# The version comes from git describe above; stamping again would fail in a checkout of another user.
+export GOFLAGS += -buildvcs=false
+
+# Flags for every go test, such as TESTFLAGS=-v.
+TESTFLAGS ?=
+# How long each fuzz target runs: so many inputs, whatever the machine, or a time such as 5s.
+FUZZTIME ?= 20000x
+# Arguments for postern quickstart in `make run`.
+ARGS ?=
+
+DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
+TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps gcc libc6-dev
+
+.PHONY: help build run demo test unit race fuzz e2e vet clean go root
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: go ## bin/postern, one static program
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/postern ./cmd/postern
+
+run: build ## as root: build, make keys and a user in run/quickstart, and serve; ARGS="--endpoint vpn.example.com"
+	bin/postern quickstart --dir run/quickstart $(ARGS)
+
+demo: root build ## as root: a directory, a server and a stock client in namespaces, shown step by step
+	@deploy/packages $(DEMO_PACKAGES)
+	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/demo ./cmd/lab/depot
+	@bin/demo -postern bin/postern -depot bin/depot
+
+# Every step runs, whatever the others found, and their closing lines come together at the end.
+test: root go ## as root: every test there is, installing the Debian packages they need
+	@deploy/packages $(TEST_PACKAGES)
+	@rm -rf run/test && mkdir -p run/test; result=0; \
+	for step in vet race fuzz e2e; do \
+		echo "== make $$step"; \
+		$(MAKE) --no-print-directory $$step 2>&1 | tee run/test/$$step.log || result=1; \
+	done; \
+	for step in vet race fuzz e2e; do \
+		echo "== make $$step"; \
+		grep -hE '^(ok|FAIL|--- FAIL|panic:|make.*Error)' run/test/$$step.log || [ $$step = vet ] || { echo "nothing ran"; result=1; }; \
+	done; \
+	[ $$result = 0 ] && echo "== all passed" || echo "== FAILED: the logs are in run/test"; \
+	exit $$result
+
+unit: go ## the tests that need neither root nor other programs
+	$(GO) test -short $(TESTFLAGS) ./...
+
+race: go ## as root: all tests but the end-to-end ones, with the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m -skip '^TestE2E' $(TESTFLAGS) ./...
+
+fuzz: go ## every fuzz target for a short time; FUZZTIME=1m for longer
+	@for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x -timeout 10m $(TESTFLAGS) $$package || exit 1; \
+		done; \
+	done
+
+e2e: go ## as root: the stock openvpn client and slapd against bin/postern in namespaces; TESTFLAGS="-run E2EFloat"
+	CGO_ENABLED=0 $(GO) test -count 1 -timeout 15m -run '^TestE2E' $(TESTFLAGS) ./cmd/postern
+
+vet: go ## gofmt and go vet
+	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); [ -z "$$unformatted" ] || { echo "not in gofmt's form: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+
+clean: ## remove what was built; run/quickstart stays
+	rm -rf bin run/test
+
+go:
+	@$(GO) version >/dev/null 2>&1 || { echo "Go is missing: https://go.dev/dl/ (1.26 or newer)"; exit 1; }
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "this needs root, for network namespaces: sudo make $(MAKECMDGOALS)"; exit 1; }
