@@ -50,6 +50,8 @@ type Host struct {
 const (
 	wan4 = "198.18.0.%d/24"
 	wan6 = "fd00:18::%d/64"
+	// The wan's router, every host's default gateway. It knows the wan alone.
+	isp4, isp6 = "198.18.0.254", "fd00:18::fe"
 	// Lan addresses: the router's and the host's behind it.
 	RouterLan4, Lan4 = "172.29.7.1", "172.29.7.2"
 	RouterLan6, Lan6 = "fd00:29::1", "fd00:29::2"
@@ -81,10 +83,16 @@ func (l *Lab) build() error {
 	if err := run("ip", "netns", "add", l.name+"-wan"); err != nil {
 		return err
 	}
-	for _, args := range [][]string{{"link", "add", "br0", "type", "bridge"}, {"link", "set", "br0", "up"}, {"link", "set", "lo", "up"}} {
+	for _, args := range [][]string{
+		{"link", "add", "br0", "type", "bridge"}, {"link", "set", "br0", "up"}, {"link", "set", "lo", "up"},
+		{"addr", "add", isp4 + "/24", "dev", "br0"}, {"addr", "add", isp6 + "/64", "dev", "br0", "nodad"},
+	} {
 		if err := run("ip", append([]string{"-n", l.name + "-wan"}, args...)...); err != nil {
 			return err
 		}
+	}
+	if err := run("ip", "netns", "exec", l.name+"-wan", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"); err != nil {
+		return err
 	}
 	if _, err := l.AddHost("router"); err != nil {
 		return err
@@ -134,6 +142,8 @@ func (h *Host) Renumber() error {
 		[]string{"-n", h.NS, "addr", "flush", "dev", "eth0", "scope", "global"},
 		[]string{"-n", h.NS, "addr", "add", a4.String(), "dev", "eth0"},
 		[]string{"-n", h.NS, "addr", "add", a6.String(), "dev", "eth0", "nodad"},
+		[]string{"-n", h.NS, "route", "replace", "default", "via", isp4},
+		[]string{"-n", h.NS, "route", "replace", "default", "via", isp6},
 	); err != nil {
 		return err
 	}

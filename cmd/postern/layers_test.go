@@ -14,7 +14,7 @@ import (
 // the fakes beside what they fake.
 var layers = map[string][]string{
 	"postern/cmd/postern":          nil, // knows everything
-	"postern/cmd/lab":              {}, // not part of the product: networks for tests and the demo
+	"postern/cmd/lab":              {},  // not part of the product: networks for tests and the demo
 	"postern/cmd/lab/depot":        {},
 	"postern/cmd/demo":             {"postern/cmd/lab", "postern/auth/slapdtest"},
 	"postern/server":               {"postern/tlsctl", "postern/auth", "postern/tun", "postern/server/link", "postern/server/datachan", "postern/server/config"},

@@ -72,7 +72,7 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 	}
 	for _, e := range report.Entries {
 		if e.Verdict == config.Noticed || e.Verdict == config.Ignored {
-			log.Warn().Str("file", e.File).Int("line", e.Line).Str("directive", e.Directive).Msg(e.Why)
+			log.Warn().Str("at", e.At()).Str("directive", e.Directive).Msg(e.Why)
 		}
 	}
 	throttle := auth.NewThrottle(auth.ThrottleOptions{}, log) // it remembers guesses across reloads
@@ -191,7 +191,7 @@ func setUp(cfg *config.Config, throttle *auth.Throttle, log zerolog.Logger) (*ho
 	if err := h.listen(cfg, &parts); err != nil {
 		return h, err
 	}
-	if err := h.openDevice(cfg, log); err != nil {
+	if err := h.makeDevice(cfg, parts.Lanes, log); err != nil {
 		return h, err
 	}
 	parts.Device = h.device
@@ -243,14 +243,26 @@ func (h *host) listen(cfg *config.Config, parts *server.Parts) error {
 	return nil
 }
 
-// openDevice makes the TUN device and gives it addresses and routes.
-func (h *host) openDevice(cfg *config.Config, log zerolog.Logger) error {
+// openDevice is a device whose queues are open already.
+type openDevice struct {
+	tun.Device
+	queues []tun.Queue
+}
+
+func (d openDevice) Queues(int) ([]tun.Queue, error) { return d.queues, nil }
+
+// makeDevice makes the TUN device and gives it addresses and routes.
+func (h *host) makeDevice(cfg *config.Config, lanes int, log zerolog.Logger) error {
 	dev, err := tun.Open(tun.Options{Name: cfg.Dev, MTU: cfg.MTU, Plain: cfg.NoOffload})
 	if err != nil {
 		return fmt.Errorf("dev %s: %w", cfg.Dev, err)
 	}
-	h.device = dev
 	h.later(dev.Close)
+	queues, err := dev.Queues(lanes) // now, while there are rights to
+	if err != nil {
+		return fmt.Errorf("dev %s: %w", dev.Name(), err)
+	}
+	h.device = openDevice{dev, queues}
 	overlaps, err := hostnet.Overlaps(insideNets(cfg), dev.Name())
 	if err != nil {
 		return fmt.Errorf("look at the host's networks: %w", err)
@@ -368,9 +380,9 @@ func (h *host) openControl(cfg *config.Config) (net.Listener, error) {
 	path := cfg.Control
 	if path == "" {
 		path = controlSocket(cfg.Path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return nil, fmt.Errorf("control-socket: %w", err)
-		}
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("control-socket: %w", err)
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
