@@ -56,7 +56,7 @@ func TestShutdown(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Second)
-				s.up.Drop = func([]byte) bool { return deaf }
+				s.up.Drop(func([]byte) bool { return deaf })
 				start := time.Now()
 				s.live().Shutdown(tlsctl.Restart)
 				if err := s.live().Wait(); err != tlsctl.ErrShutdown {
@@ -153,7 +153,7 @@ func TestHandshakeDeadlines(t *testing.T) {
 					return nil, ctx.Err()
 				})
 				n := 0
-				s.up.Drop = func(pkt []byte) bool {
+				s.up.Drop(func(pkt []byte) bool {
 					p, err := tlsctl.ParsePacket(pkt)
 					if err != nil {
 						t.Error(err)
@@ -164,7 +164,7 @@ func TestHandshakeDeadlines(t *testing.T) {
 						n++
 					}
 					return drop
-				}
+				})
 				c := s.dial()
 				defer s.done(c)
 				start := time.Now()
@@ -196,7 +196,7 @@ func TestSilentClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		s.up.Drop = func([]byte) bool { return true }
+		s.up.Drop(func([]byte) bool { return true })
 		before, _ := s.down.Count()
 		s.live().Tell("INFO,anybody there?")
 		if err := s.live().Wait(); err != tlsctl.ErrSilent {

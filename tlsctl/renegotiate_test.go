@@ -211,7 +211,7 @@ func TestRenegotiationFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Second)
-		s.up.Drop = func(pkt []byte) bool { return pkt[0]>>3 == byte(tlsctl.OpControl) }
+		s.up.Drop(func(pkt []byte) bool { return pkt[0]>>3 == byte(tlsctl.OpControl) })
 		short, cancel := context.WithTimeout(ctx, 50*time.Second)
 		defer cancel()
 		began := time.Now()

@@ -13,10 +13,9 @@ import (
 type Wire struct {
 	Loss, Double  float64
 	Delay, Jitter time.Duration
-	// Drop, if set, is asked about each packet besides.
-	Drop func(pkt []byte) bool
 
 	mu   sync.Mutex
+	drop func(pkt []byte) bool
 	rand *rand.Rand
 	sent int
 	lost int
@@ -35,6 +34,13 @@ type arrival struct {
 // Seed makes the wire's chances repeatable.
 func (w *Wire) Seed(seed uint64) { w.rand = rand.New(rand.NewPCG(seed, seed)) }
 
+// Drop has f asked about each packet besides. It may be called at any time; f is asked about one at a time.
+func (w *Wire) Drop(f func(pkt []byte) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.drop = f
+}
+
 // Send has deliver called with a copy of pkt, perhaps, and always from a goroutine of its own.
 func (w *Wire) Send(pkt []byte, deliver func([]byte)) {
 	w.mu.Lock()
@@ -43,7 +49,7 @@ func (w *Wire) Send(pkt []byte, deliver func([]byte)) {
 		w.Seed(1)
 	}
 	w.sent++
-	if w.rand.Float64() < w.Loss || w.Drop != nil && w.Drop(pkt) {
+	if w.rand.Float64() < w.Loss || w.drop != nil && w.drop(pkt) {
 		w.lost++
 		return
 	}
