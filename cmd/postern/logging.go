@@ -24,16 +24,24 @@ func logLevel(verb int) zerolog.Level {
 }
 
 // newLogger writes to out: format "console" for people, coloured on a terminal, "json" for machines, "auto" is
-// console.
-func newLogger(out *os.File, format string, verb int) (zerolog.Logger, error) {
+// console. Without times when whoever collects the lines adds them (suppress-timestamps).
+func newLogger(out *os.File, format string, verb int, times bool) (zerolog.Logger, error) {
 	var w io.Writer
 	switch format {
 	case "json":
 		w = out
 	case "console", "auto", "":
-		w = zerolog.ConsoleWriter{Out: out, NoColor: !term.IsTerminal(int(out.Fd())), TimeFormat: "2006-01-02 15:04:05"}
+		console := zerolog.ConsoleWriter{Out: out, NoColor: !term.IsTerminal(int(out.Fd())), TimeFormat: "2006-01-02 15:04:05"}
+		if !times {
+			console.PartsExclude = []string{zerolog.TimestampFieldName}
+		}
+		w = console
 	default:
 		return zerolog.Nop(), fmt.Errorf("log format %q: console or json", format)
 	}
-	return zerolog.New(w).Level(logLevel(verb)).With().Timestamp().Logger(), nil
+	log := zerolog.New(w).Level(logLevel(verb))
+	if times {
+		log = log.With().Timestamp().Logger()
+	}
+	return log, nil
 }

@@ -66,7 +66,7 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 	if out != os.Stderr {
 		defer out.Close()
 	}
-	log, err := newLogger(out, o.logFormat, cfg.Verb)
+	log, err := newLogger(out, o.logFormat, cfg.Verb, !cfg.NoTimestamps)
 	if err != nil {
 		return err
 	}
