@@ -152,7 +152,7 @@ func (g *Gate) Greet(now time.Time, from netip.AddrPort, pkt []byte) (reply []by
 		return nil, nil
 	}
 	switch {
-	case s.Opcode == OpAck && len(s.Acks) == 0, s.ID > 1, s.Opcode.isReset() && s.ID != 0:
+	case s.ID > 1, s.Opcode.isReset() && s.ID != 0:
 		g.counts.malformed.Add(1)
 	case len(s.Acks) > 0:
 		return nil, g.welcome(now, from, pkt, &s)

@@ -2,6 +2,7 @@ package tlsctl
 
 import (
 	"bytes"
+	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -129,7 +130,11 @@ func TestParseClientKeyV2Vectors(t *testing.T) {
 			t.Errorf("client key, %s: was taken", name)
 		}
 	}
-	for name, text := range map[string]string{"empty": "", "client key": v.ClientPEM} {
+	other := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: make([]byte, serverKeyLen)}))
+	if raw, err := ParseServerKeyV2([]byte(other + v.ServerPEM)); err != nil || !bytes.Equal(raw, v.ServerKey) {
+		t.Errorf("behind another block: %x, %v", raw, err)
+	}
+	for name, text := range map[string]string{"empty": "", "client key": v.ClientPEM, "other block": other} {
 		if _, err := ParseServerKeyV2([]byte(text)); err == nil {
 			t.Errorf("server key, %s: was taken", name)
 		}

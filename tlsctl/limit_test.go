@@ -44,6 +44,12 @@ func TestResetLimit(t *testing.T) {
 	if got := take(); got != 3 {
 		t.Errorf("answered %d, want 3", got)
 	}
+	for range 5 {
+		l.returnReset() // more than were taken
+	}
+	if got := take(); got != 3 {
+		t.Errorf("answered %d after all came back, want 3", got)
+	}
 }
 
 // Starts per source and per prefix come at their rate after a burst (S007).

@@ -109,7 +109,7 @@ func TestPeekSession(t *testing.T) {
 			}
 		}
 	}
-	if _, _, _, ok := PeekSession(make([]byte, 9)); ok {
+	if _, _, _, ok := PeekSession(append([]byte{byte(OpAck) << 3}, make([]byte, 8)...)); ok {
 		t.Error("session zero is one")
 	}
 }

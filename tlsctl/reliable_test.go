@@ -398,6 +398,26 @@ func TestReceiveWindowIsBounded(t *testing.T) {
 	}
 }
 
+// A message that is acknowledged again stands in a packet's list once.
+func TestTakeAcksAgain(t *testing.T) {
+	r := newReliable(0, testTimeout)
+	for id := range PacketID(3) {
+		if v := r.receive(id, OpControl, nil); v != deliver {
+			t.Errorf("message %d is %v", id, v)
+		}
+		if v := r.receive(id, OpControl, nil); v != duplicate {
+			t.Errorf("message %d again is %v", id, v)
+		}
+	}
+	if got := r.takeAcks(MaxAcks); !slices.Equal(got, []PacketID{0, 1, 2}) {
+		t.Errorf("acks %v", got)
+	}
+	r.receive(1, OpControl, nil)
+	if got := r.takeAcks(MaxAcks); !slices.Equal(got, []PacketID{1, 0, 2}) {
+		t.Errorf("acks %v, want [1 0 2]", got)
+	}
+}
+
 // acks are in range and distinct for any room.
 func TestTakeAcksRoom(t *testing.T) {
 	for room := range MaxAcks + 1 {

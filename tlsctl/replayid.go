@@ -27,7 +27,7 @@ func (w *replayWindow) accept(r replayID) bool {
 	switch {
 	case r.id == 0 || r.stamp < w.highest.stamp:
 		return false
-	case r.stamp > w.highest.stamp || w.seen == 0:
+	case r.stamp > w.highest.stamp:
 		*w = replayWindow{highest: r, seen: 1}
 		return true
 	case r.id > w.highest.id:

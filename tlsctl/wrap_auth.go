@@ -145,7 +145,7 @@ func (w *authWrap) open(b []byte) (Packet, error) {
 func (w *authWrap) openAny(b []byte) (p Packet, r replayID, err error) {
 	number := headLen + w.key.size
 	body := number + replayIDLen
-	if len(b) < body+1 || carriesWKC(b) {
+	if len(b) < body || carriesWKC(b) {
 		return p, r, errWrap
 	}
 	w.receiver.Reset()

@@ -112,7 +112,7 @@ func (w *cryptWrap) openFresh(b []byte) (Packet, error) {
 // openAny is openFresh without the replay check.
 func (w *cryptWrap) openAny(b []byte) (p Packet, r replayID, err error) {
 	const tag = headLen + replayIDLen
-	if len(b) < cryptHeadLen+1 {
+	if len(b) < cryptHeadLen {
 		return p, r, errWrap
 	}
 	if !w.receiver.open(b[tag:cryptHeadLen], b[:tag], b[cryptHeadLen:]) {

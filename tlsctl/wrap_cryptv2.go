@@ -109,13 +109,9 @@ func (u *keyUnwrapper) unwrap(wkc []byte) (kc []byte, c ClientKey, err error) {
 	if len(wkc) < wkcMin || len(wkc) > wkcMax {
 		return nil, c, errWrap
 	}
-	length := wkc[len(wkc)-2:]
-	if int(binary.BigEndian.Uint16(length)) != len(wkc) {
-		return nil, c, errWrap
-	}
 	plain := u.buffer[:len(wkc)-wkcTagLen-2]
 	copy(plain, wkc[wkcTagLen:])
-	if !u.siv.open(wkc[:wkcTagLen], length, plain) {
+	if !u.siv.open(wkc[:wkcTagLen], wkc[len(wkc)-2:], plain) {
 		return nil, c, errWrap
 	}
 	c.ID = ClientKeyID(wkc[:wkcTagLen])
