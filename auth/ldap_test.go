@@ -331,6 +331,20 @@ func TestExactlyOneEntry(t *testing.T) {
 	}
 }
 
+// A directory that keeps to the size limit says that there were more.
+func TestSizeLimitReached(t *testing.T) {
+	s := startStub(t, &stub{intercept: func(c net.Conn, op ber.Tag, id int64) bool {
+		if op != ldap.ApplicationSearchRequest {
+			return false
+		}
+		send(c, id, envelope(stubEntry{dn: aliceDN}.packet()))
+		send(c, id, envelope(result(ldap.ApplicationSearchResultDone, ldap.LDAPResultSizeLimitExceeded, "")))
+		return true
+	}})
+	_, err := login(newLDAP(t, stubOptions(s)), "alice", "secret")
+	wantDenied(t, err, "more than one", auth.PublicRefusal)
+}
+
 // Binding as an entry without a name would be an anonymous bind.
 func TestEntryWithoutName(t *testing.T) {
 	for _, dn := range []string{"", " ", "alice"} {

@@ -301,6 +301,28 @@ func TestSparedIsNoFailure(t *testing.T) {
 	})
 }
 
+// Logins at once wait for each other rather than being refused for what those before might turn out to be; and where
+// there is no user there is no bind to spare.
+func TestSpareWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuarded(t, auth.ThrottleOptions{}, true)
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				if err := g.login("alice", "secret", fmt.Sprintf("10.0.0.%d", i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for i := range 20 {
+			if err := g.login("nobody", "secret", fmt.Sprintf("10.0.0.%d", i)); refused(t, err) {
+				t.Fatalf("refused at guess %d of an unknown name", i+1)
+			}
+		}
+	})
+}
+
 // A place where a user was is known for 30 days.
 func TestHomesForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
