@@ -52,7 +52,7 @@ type stubRequest struct {
 	dn       string // of a bind, or the base of a search
 	password string
 	filter   *ber.Packet
-	deref    int64 // of a search: how aliases are treated
+	deref    int64  // of a search: how aliases are treated
 	name     string // of an extended request
 }
 
