@@ -123,6 +123,37 @@ func TestEnd(t *testing.T) {
 	})
 }
 
+// A session that is told to end has lost its keys at once, even if a login goes on that does not listen.
+func TestEndDuringStubbornLogin(t *testing.T) {
+	inBubble(t, func(t *testing.T, ctx context.Context) {
+		s := newSetup(t)
+		s.admitting(func(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
+			if !h.First {
+				time.Sleep(10 * time.Second)
+			}
+			return &ctltest.DefaultGrant, nil
+		})
+		c := s.dial()
+		defer s.done(c)
+		if err := c.Connect(ctx); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if err := c.Renegotiate(ctx); err != nil {
+			t.Fatal(err)
+		}
+		s.live().End(errTestOver)
+		synctest.Wait()
+		if left, _ := s.live().Owner.Left(); !slices.Equal(left, []error{errTestOver}) {
+			t.Errorf("left with %v", left)
+		}
+		s.live().Wait()
+		if got, want := s.live().Owner.Events(), []string{"admit 0", "install 0", "established", "admit 1", "leaving"}; !slices.Equal(got, want) {
+			t.Errorf("events %q, want %q", got, want)
+		}
+	})
+}
+
 // The time limits until a client is in (S010). Acknowledgements and retransmissions prolong none.
 func TestHandshakeDeadlines(t *testing.T) {
 	for _, test := range []struct {

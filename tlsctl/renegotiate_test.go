@@ -151,6 +151,9 @@ func TestMessagesOnOldKey(t *testing.T) {
 		if got := c.Messages()[before:]; len(got) != 1 || !strings.HasPrefix(got[0], "PUSH_REPLY,") {
 			t.Errorf("answered %q", got)
 		}
+		if !c.ZeroMoved() {
+			t.Error("the server did not follow to the dynamic wrap under key id 0")
+		}
 		if err := c.SayOn(0, []byte("EXIT\x00")); err != nil {
 			t.Fatal(err)
 		}

@@ -314,8 +314,9 @@ func (s *Session) work(ctx context.Context, now time.Time) {
 	}
 	s.keepTime(now)
 	for _, n := range s.negotiated {
-		// TLS begins when our reset is acknowledged, and so the client's address is proved.
-		if n.cancel == nil && !n.over && n.rel.outstanding() == 0 {
+		// TLS begins when our reset is acknowledged, so that the client's address is proved, and there is something to
+		// do: a client that says nothing costs no TLS.
+		if n.cancel == nil && !n.over && n.fed > 0 && n.rel.outstanding() == 0 {
 			s.start(ctx, n)
 		}
 	}

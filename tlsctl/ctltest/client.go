@@ -78,6 +78,7 @@ type Client struct {
 	resendWKC bool
 	dynamic   *tlsctl.ClientWrap
 	moved     bool // a renegotiation has begun
+	zeroMoved bool // the last packet of key id 0 came under the dynamic wrap
 	channels  map[tlsctl.KeyID]*channel
 	newest    *channel // the newest whose key exchange is over
 	last      tlsctl.KeyID
@@ -289,6 +290,13 @@ func (c *Client) AwaitMessage(ctx context.Context, prefix string) (found string,
 	return found, err
 }
 
+// ZeroMoved reports whether the server has followed a client of the MoveZero kind.
+func (c *Client) ZeroMoved() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.zeroMoved
+}
+
 // Options returns the options of PUSH_REPLY.
 func (c *Client) Options() []string {
 	c.mu.Lock()
@@ -346,8 +354,11 @@ func (c *Client) openPacketLocked(pkt []byte) (tlsctl.Packet, error) {
 	}
 	spare := bytes.Clone(pkt)
 	p, err := c.dynamic.Open(pkt)
-	if err != nil && spare[0]&7 == 0 {
-		return c.cfg.Wrap.Open(spare)
+	if spare[0]&7 == 0 {
+		c.zeroMoved = err == nil
+		if err != nil {
+			return c.cfg.Wrap.Open(spare)
+		}
 	}
 	return p, err
 }

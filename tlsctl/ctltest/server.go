@@ -160,6 +160,13 @@ var DefaultGrant = tlsctl.Grant{
 
 func (o *Owner) note(event string) { o.events = append(o.events, event) }
 
+// Note adds an event of the test's own to Events.
+func (o *Owner) Note(event string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.note(event)
+}
+
 // Send implements tlsctl.Owner.
 func (o *Owner) Send(pkt []byte) { o.send(pkt) }
 
