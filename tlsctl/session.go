@@ -689,6 +689,8 @@ type clientRate struct {
 	packets, bytes int
 }
 
+// add counts a packet and reports whether packets and bytes are still within their limits. One packet too many is not
+// taken, so its bytes do not count.
 func (r *clientRate) add(now time.Time, size int) (packets, bytes bool) {
 	if now.Sub(r.second) >= time.Second {
 		r.second, r.packets = now, 0
@@ -696,9 +698,11 @@ func (r *clientRate) add(now time.Time, size int) (packets, bytes bool) {
 	if now.Sub(r.period) >= ratePeriod {
 		r.period, r.bytes = now, 0
 	}
-	r.packets++
+	if r.packets++; r.packets > ratePackets {
+		return false, true
+	}
 	r.bytes += size
-	return r.packets <= ratePackets, r.bytes <= rateBytes
+	return true, r.bytes <= rateBytes
 }
 
 // next is the key id after k: 0 is the first negotiation's alone.
