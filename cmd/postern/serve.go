@@ -416,7 +416,7 @@ func newAuthenticator(cfg *config.Config, throttle *auth.Throttle, log zerolog.L
 		if err != nil {
 			return nil, fmt.Errorf("%s: ldap: %w", cfg.Path, err)
 		}
-		a = dir
+		a = throttle.Spare(dir) // before an account is locked there
 	}
 	if cfg.Users != "" {
 		file, err := auth.NewFile(cfg.Users, log)
@@ -429,7 +429,7 @@ func newAuthenticator(cfg *config.Config, throttle *auth.Throttle, log zerolog.L
 			a = auth.FileFirst(file, a)
 		}
 	}
-	a = throttle.Limit(a)
+	a = throttle.Limit(a) // a login that does not match its certificate is no guess: MatchCertificate goes before
 	if cfg.LoginMustMatchCert && cfg.VerifyClientCert != config.CertNone {
 		a = auth.MatchCertificate(a)
 	}
