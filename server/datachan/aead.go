@@ -4,17 +4,10 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
-	"fmt"
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
-
-// A Scratch is the working memory of one goroutine that seals or opens. It holds nothing between calls.
-type Scratch struct {
-	nonce [nonceLen]byte
-	lent  [tagLen]byte // what lay behind the packet being opened
-}
 
 const (
 	nonceLen    = 12
@@ -37,39 +30,34 @@ type aead struct {
 	head           Header // of what is sealed
 	seals, opens   cipher.AEAD
 	sealIV, openIV [implicitLen]byte
+	series
 }
 
 // newAEAD takes the two slots of each direction apart: the cipher key is the start of the first, the implicit
 // part of the nonce the start of the second.
-func newAEAD(name string, head Header, toClient, fromClient []byte) (*aead, error) {
-	a := &aead{head: head}
-	copy(a.sealIV[:], toClient[slotLen:])
-	copy(a.openIV[:], fromClient[slotLen:])
-	var err error
-	if a.seals, err = newCipher(name, toClient[:slotLen]); err != nil {
+func newAEAD(name string, head Header, toClient, fromClient []byte, window int) (*aead, error) {
+	n, err := keyLen(name)
+	if err != nil {
 		return nil, err
 	}
-	if a.opens, err = newCipher(name, fromClient[:slotLen]); err != nil {
+	a := &aead{head: head, series: newSeries(isGCM(name), window)}
+	copy(a.sealIV[:], toClient[slotLen:])
+	copy(a.openIV[:], fromClient[slotLen:])
+	if a.seals, err = newAEADCipher(name, toClient[:n]); err != nil {
+		return nil, err
+	}
+	if a.opens, err = newAEADCipher(name, fromClient[:n]); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
-func newCipher(name string, slot []byte) (cipher.AEAD, error) {
-	switch strings.ToUpper(name) {
-	case "AES-128-GCM":
-		return newGCM(slot[:16])
-	case "AES-192-GCM":
-		return newGCM(slot[:24])
-	case "AES-256-GCM":
-		return newGCM(slot[:32])
-	case "CHACHA20-POLY1305":
-		return chacha20poly1305.New(slot[:chacha20poly1305.KeySize])
-	}
-	return nil, fmt.Errorf("unknown data cipher %q", name)
-}
+func isGCM(name string) bool { return strings.HasSuffix(name, "-GCM") }
 
-func newGCM(key []byte) (cipher.AEAD, error) {
+func newAEADCipher(name string, key []byte) (cipher.AEAD, error) {
+	if !isGCM(name) {
+		return chacha20poly1305.New(key)
+	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, err
@@ -77,11 +65,9 @@ func newGCM(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-func (a *aead) headLen() int { return a.head.Len + packetIDLen + tagLen }
-func (a *aead) tailLen() int { return tagLen }
-
-// lastID leaves the top of the four bytes unused, far from ever wrapping.
-func (a *aead) lastID() uint64 { return 0xffffffef }
+func (a *aead) headLen() int     { return a.head.Len + packetIDLen + tagLen }
+func (a *aead) tailLen() int     { return tagLen }
+func (a *aead) fit(size int) int { return size - a.headLen() }
 
 func (a *aead) seal(dst, payload []byte, id uint64, s *Scratch) int {
 	tag := a.head.Len + packetIDLen
@@ -103,6 +89,9 @@ func (a *aead) open(h Header, b []byte, s *Scratch) (payload []byte, id uint64, 
 	if len(b) <= body {
 		return nil, 0, ErrShort
 	}
+	if a.in.beset() {
+		return nil, 0, ErrAuth
+	}
 	copy(s.nonce[:], b[h.Len:tag])
 	copy(s.nonce[packetIDLen:], a.openIV[:])
 
@@ -112,9 +101,10 @@ func (a *aead) open(h Header, b []byte, s *Scratch) (payload []byte, id uint64, 
 	payload, err = a.opens.Open(b[body:body], s.nonce[:], b[body:len(b)+tagLen], associated(h, b))
 	copy(lent, s.lent[:])
 	if err != nil {
-		return nil, 0, ErrAuth
+		return nil, 0, a.in.fail()
 	}
-	return payload, uint64(binary.BigEndian.Uint32(b[h.Len:])), nil
+	id = uint64(binary.BigEndian.Uint32(b[h.Len:]))
+	return payload, id, a.in.take(id, len(payload))
 }
 
 // associated is the part of the packet that is authenticated and not encrypted.

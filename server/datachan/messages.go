@@ -3,7 +3,7 @@ package datachan
 // A Message is what a payload is, when it is not a packet of the inside network. None of them may be forwarded.
 type Message uint8
 
-// The messages between the ends of a tunnel. Only Exit asks a server for something; the others may be ignored.
+// The messages between the ends of a tunnel. Only Exit must be heeded by a server; the others may be ignored.
 const (
 	NoMessage  Message = iota // a payload to forward
 	Ping                      // the peer is there
@@ -49,6 +49,3 @@ func Classify(payload []byte) Message {
 
 // AppendPing appends the payload of a ping to b.
 func AppendPing(b []byte) []byte { return append(b, ping...) }
-
-// AppendExit appends the payload that says this end is leaving to b.
-func AppendExit(b []byte) []byte { return append(append(b, occMagic...), 6) }

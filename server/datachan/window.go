@@ -34,7 +34,7 @@ func newWindow(size int) window {
 // accept reports whether id is new, and marks it seen.
 func (w *window) accept(id uint64) bool {
 	if w.size == 0 {
-		if id == 0 || w.highest != 0 && id != w.highest+1 {
+		if id <= w.expired || w.highest != 0 && id != w.highest+1 {
 			return false
 		}
 		w.highest = id
