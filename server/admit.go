@@ -15,6 +15,7 @@ import (
 	"postern/auth"
 	"postern/server/config"
 	"postern/server/datachan"
+	"postern/server/link"
 	"postern/tlsctl"
 )
 
@@ -30,31 +31,26 @@ type certRef struct {
 // Admit implements tlsctl.Owner: the one place that says yes (S039). Certificate, login and policy must all agree,
 // at every negotiation. The first one also leases addresses and compiles what is pushed.
 func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
+	c.srv.half.login(c)
 	live := c.srv.live.Load()
-	certCN, err := c.srv.certificate(live, h)
+	name, err := certificateName(live, h)
 	if err != nil {
 		return nil, err
 	}
 	user := ""
-	var groups []string
 	if live.auth != nil {
-		id, err := c.login(ctx, live.auth, h, certCN)
-		if err != nil {
+		if user, err = c.login(ctx, live.auth, h, name); err != nil {
 			return nil, err
 		}
-		user, groups = id.Name, id.Groups
-	}
-	name := certCN
-	if live.cfg.UsernameAsCN && user != "" || name == "" {
-		name = user
+		if live.cfg.UsernameAsCN || name == "" {
+			name = user
+		}
 	}
 	if !safeName(name) {
 		return nil, &tlsctl.Denial{Public: "this name cannot be used here", Err: fmt.Errorf("name %q: letters, digits and ._@+- only, at most 64", name)}
 	}
-	c.mu.Lock()
-	known := c.grant
-	c.mu.Unlock()
 	if !h.First {
+		known := c.decided()
 		if known == nil || known.name != name || known.user != user {
 			return nil, &tlsctl.Denial{Public: "identity changed", Err: errors.New("another identity at renegotiation")}
 		}
@@ -64,56 +60,65 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 	if err != nil {
 		return nil, err
 	}
-	g := &granted{name: name, user: user, certCN: certCN, groups: groups, settings: settings, peerInfo: h.Peer}
+	g := &granted{name: name, user: user, peer: datachan.NoPeer, iroutes: settings.IRoutes, peerInfo: h.Peer}
 	for i, cert := range h.Chain {
 		g.chain = append(g.chain, certRef{sha256.Sum256(cert.Raw), cert})
 		if i == 0 {
 			g.notAfter = cert.NotAfter
 		}
 	}
-	if err := c.srv.grant(live, g); err != nil {
-		return nil, err
+	push, err := c.srv.grant(live, g, settings)
+	if err == nil && c.gone.Load() { // ended while the directory was asked
+		err = &tlsctl.Denial{Public: "session ended", Err: errEnded}
 	}
-	if c.gone.Load() { // ended while the directory was asked
+	if err != nil {
 		c.srv.revoke(g)
-		return nil, &tlsctl.Denial{Public: "session ended", Err: errors.New("session ended during login")}
+		return nil, err
 	}
 	c.mu.Lock()
 	c.grant = g
 	c.mu.Unlock()
-	return &tlsctl.Grant{Push: g.push, PeerID: uint32(g.peer)}, nil
+	return &tlsctl.Grant{Push: push, PeerID: uint32(g.peer)}, nil
 }
 
-// certificate judges the client's certificate beyond what the TLS handshake did, and names it.
-func (s *Server) certificate(live *live, h *tlsctl.Hello) (cn string, err error) {
+// certificateName judges the client's certificate beyond what the TLS handshake did, and names its owner: "" without
+// one, where the configuration lets that be.
+func certificateName(live *live, h *tlsctl.Hello) (string, error) {
 	if len(h.Chain) == 0 {
-		return "", nil // the TLS configuration decides whether that may be
+		return "", nil
 	}
-	if cn, err = tlsctl.CommonName(h.Chain[0]); err != nil {
+	cn, err := tlsctl.CommonName(h.Chain[0])
+	if err != nil {
 		return "", &tlsctl.Denial{Public: "certificate not accepted", Err: err}
 	}
-	if err := live.revoked(h.Chain); err != nil {
+	switch err := live.revoked(h.Chain); {
+	case errors.Is(err, tlsctl.ErrRevoked):
 		return "", &tlsctl.Denial{Public: "certificate revoked", Err: err}
+	case err != nil: // it cannot be known (S068)
+		return "", &tlsctl.Denial{Public: "server trouble, try again later", Temporary: true, Err: err}
 	}
 	return cn, nil
 }
 
-// login asks the authenticator, for at most loginTimeout.
-func (c *client) login(ctx context.Context, a auth.Authenticator, h *tlsctl.Hello, certCN string) (*auth.Identity, error) {
+// login asks the authenticator, for at most loginTimeout, and returns the user's canonical name.
+func (c *client) login(ctx context.Context, a auth.Authenticator, h *tlsctl.Hello, certCN string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
 	c.log.Debug().Str("user", h.Username).Msg("asking for a login")
 	id, err := a.Authenticate(ctx, &auth.Request{Username: h.Username, Password: h.Password, CommonName: certCN, Source: c.path.Load().addr})
-	if err == nil && (id == nil || id.Name == "") {
+	denied := (*auth.Denied)(nil)
+	switch {
+	case errors.As(err, &denied):
+		return "", &tlsctl.Denial{Public: denied.Public, Err: fmt.Errorf("login %q: %w", h.Username, err)}
+	case err == nil && (id == nil || id.Name == ""):
 		err = errors.New("the back end said yes without a name")
+	case err == nil:
+		err = ctx.Err() // a yes that comes too late is none (S040)
 	}
-	if err == nil {
-		return id, nil
+	if err != nil {
+		return "", &tlsctl.Denial{Public: "the login service cannot be reached, try again later", Temporary: true, Err: fmt.Errorf("login %q: %w", h.Username, err)}
 	}
-	if denied := (*auth.Denied)(nil); errors.As(err, &denied) {
-		return nil, &tlsctl.Denial{Public: denied.Public, Err: fmt.Errorf("login %q: %w", h.Username, err)}
-	}
-	return nil, &tlsctl.Denial{Public: "the login service cannot be reached, try again later", Temporary: true, Err: fmt.Errorf("login %q: %w", h.Username, err)}
+	return id.Name, nil
 }
 
 // settings reads the client's file, if the configuration has a directory of them.
@@ -139,38 +144,16 @@ func (c *client) settings(live *live, name string) (*config.Client, error) {
 	return settings, nil
 }
 
-// grant leases addresses and a peer id and compiles the push list.
-func (s *Server) grant(live *live, g *granted) (err error) {
-	defer func() {
-		if err != nil {
-			s.revoke(g)
-		}
-	}()
-	cfg := live.cfg
+// grant leases addresses and a peer id to g and compiles the push list. After an error revoke gives back what it took.
+func (s *Server) grant(live *live, g *granted, set *config.Client) (push []string, err error) {
 	if g.peer, err = s.table.allocatePeer(time.Now()); err != nil {
-		g.peer = datachan.NoPeer
-		return &tlsctl.Denial{Public: "server full, try again later", Temporary: true, Err: err}
+		return nil, &tlsctl.Denial{Public: "server full, try again later", Temporary: true, Err: err}
 	}
-	set := g.settings
-	mask := cfg.Addr4
-	if fixed := set.IfconfigPush4; fixed.IsValid() {
-		g.addr4 = fixed
-		if s.pool != nil {
-			if g.lease, err = s.pool.claim(g.name, fixed, s.leaseHolder); err != nil {
-				return &tlsctl.Denial{Public: "address in use, try again later", Temporary: true, Err: err}
-			}
-		}
-	} else if s.pool != nil {
-		if g.lease, err = s.pool.lease(g.name); err != nil {
-			return &tlsctl.Denial{Public: "no free address, try again later", Temporary: true, Err: err}
-		}
-		g.addr4, g.addr6 = g.lease.addr4, g.lease.addr6
+	if err := s.lease(g, set); err != nil {
+		return nil, err
 	}
-	if set.IfconfigPush6.IsValid() {
-		g.addr6 = set.IfconfigPush6.Addr()
-	}
-	g.iroutes = set.IRoutes
-	g.push = set.Pushes(cfg.Push)
+	cfg := live.cfg
+	push = set.Pushes(cfg.Push)
 	if g.addr6.IsValid() && !removed(set, "ifconfig-ipv6") {
 		bits, gw := cfg.Pool6Bits, cfg.Addr6.Addr()
 		if p := set.IfconfigPush6; p.IsValid() {
@@ -179,14 +162,43 @@ func (s *Server) grant(live *live, g *granted) (err error) {
 				gw = set.Gateway6
 			}
 		}
-		g.push = append(g.push, fmt.Sprintf("ifconfig-ipv6 %v/%d %v", g.addr6, bits, gw))
+		push = append(push, fmt.Sprintf("ifconfig-ipv6 %v/%d %v", g.addr6, bits, gw))
 	}
 	if g.addr4.IsValid() && !removed(set, "ifconfig") {
 		second := set.IfconfigMask
 		if !set.IfconfigPush4.IsValid() {
-			second = maskOf(mask)
+			second = maskOf(cfg.Addr4)
 		}
-		g.push = append(g.push, fmt.Sprintf("ifconfig %v %v", g.addr4, second))
+		push = append(push, fmt.Sprintf("ifconfig %v %v", g.addr4, second))
+	}
+	return push, nil
+}
+
+// lease gives g its inside addresses: those of its client file, or an entry of the pool. With a fixed IPv4 address there
+// is no IPv6 one of the pool, as OpenVPN has it.
+func (s *Server) lease(g *granted, set *config.Client) error {
+	for _, a := range []netip.Addr{set.IfconfigPush4, set.IfconfigPush6.Addr()} {
+		if !a.IsValid() {
+			continue
+		}
+		l, err := s.pool.claim(g.name, a)
+		if err != nil {
+			return &tlsctl.Denial{Public: "address in use, try again later", Temporary: true, Err: err}
+		}
+		g.leases = append(g.leases, l)
+	}
+	g.addr4, g.addr6 = set.IfconfigPush4, set.IfconfigPush6.Addr()
+	if s.pool == nil || g.addr4.IsValid() {
+		return nil
+	}
+	l, err := s.pool.lease(g.name)
+	if err != nil {
+		return &tlsctl.Denial{Public: "no free address, try again later", Temporary: true, Err: err} // F42
+	}
+	g.leases = append(g.leases, l)
+	g.addr4 = l.addr4
+	if !g.addr6.IsValid() {
+		g.addr6 = l.addr6
 	}
 	return nil
 }
@@ -194,23 +206,12 @@ func (s *Server) grant(live *live, g *granted) (err error) {
 // revoke gives back what grant took.
 func (s *Server) revoke(g *granted) {
 	now := time.Now()
-	s.pool.release(g.lease, now)
+	for _, l := range g.leases {
+		s.pool.release(l, now)
+	}
 	if g.peer != datachan.NoPeer {
 		s.table.freePeer(g.peer, now)
 	}
-}
-
-// leaseHolder names who has a lease.
-func (s *Server) leaseHolder(l *lease) string {
-	for _, c := range s.table.all() {
-		c.mu.Lock()
-		g := c.grant
-		c.mu.Unlock()
-		if g != nil && g.lease == l {
-			return g.name
-		}
-	}
-	return ""
 }
 
 // removed reports whether a client file suppresses the address itself.
@@ -226,7 +227,7 @@ func maskOf(p netip.Prefix) netip.Addr {
 // safeName is S066's allow-list: what may become a file name, a line in a file and a field in a log. Never replaced,
 // since two names could become one.
 func safeName(s string) bool {
-	if s == "" || len(s) > 64 || s[0] == '.' || s == "DEFAULT" {
+	if s == "" || len(s) > 64 || s[0] == '.' || strings.EqualFold(s, "DEFAULT") {
 		return false
 	}
 	for i := range len(s) {
@@ -239,7 +240,7 @@ func safeName(s string) bool {
 	return true
 }
 
-// join makes c a member at its first key. Older sessions of the same name end now.
+// join makes c a member at its first key. Who was at its address, or has its name, ends now.
 func (c *client) join(k tlsctl.KeyMaterial, live *live) error {
 	c.mu.Lock()
 	g := c.grant
@@ -249,23 +250,32 @@ func (c *client) join(k tlsctl.KeyMaterial, live *live) error {
 		return errors.New("a key before the login was decided")
 	}
 	p := c.path.Load()
-	m := &member{peer: g.peer, addr4: g.addr4, addr6: g.addr6, routed: len(g.iroutes) > 0}
+	m := &member{name: g.name, peer: g.peer, addr4: g.addr4, addr6: g.addr6, routed: len(g.iroutes) > 0}
 	m.mss4, m.mss6 = mss(live.cfg.MSSFix, p.addr.Addr().Is6(), c.stream, k.V2, k.Cipher)
-	if !live.cfg.DuplicateCN {
-		for _, old := range c.srv.table.all() {
-			if old != c && old.member.Load() != nil && old.identity() == g.name {
-				c.srv.end(old, "a newer session of the same name")
-			}
-		}
+	if st, ok := p.sock.(*link.Stream); ok {
+		st.SetLimit(frameLimitAfter)
 	}
-	if displaced := c.srv.table.publish(c, m, g.iroutes); displaced != nil {
-		c.srv.end(displaced, "a newer session from the same address")
+	c.beginTimers()
+	displaced, ok := c.srv.table.publish(c, m, g.iroutes)
+	if !ok {
+		return errEnded
+	}
+	for _, old := range displaced {
+		c.srv.end(old, "a newer session of the same name or address")
 	}
 	return nil
 }
 
+// beginTimers has the timers of keepalive begin: a login may have taken longer than they allow.
+func (c *client) beginTimers() {
+	now := c.srv.clock.Load()
+	c.rx.last.Store(now)
+	c.tx.last.Store(now)
+}
+
 // Established implements tlsctl.Owner: the client has its PUSH_REPLY on the way.
 func (c *client) Established() {
+	c.beginTimers()
 	c.established.Store(true)
 	c.leaveHalfOpen()
 	c.mu.Lock()
@@ -284,13 +294,8 @@ func (c *client) Established() {
 	e.Str("version", g.peerInfo.Version()).Str("platform", g.peerInfo.Platform()).Msg("client connected")
 }
 
+// leaveHalfOpen gives up c's place among the half-open sessions, and tells the gate how it went.
 func (c *client) leaveHalfOpen() {
-	c.mu.Lock()
-	was := c.open
-	c.open = false
-	c.mu.Unlock()
-	if was {
-		c.srv.half.leave(c.source)
-		c.settle(c.established.Load())
-	}
+	c.srv.half.leave(c)
+	c.settle(c.established.Load())
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"container/list"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -8,16 +9,23 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"postern/server/config"
 	"postern/server/datachan"
 	"postern/server/link"
 	"postern/tlsctl"
 )
 
+// outside is a client's address as the world sees it. It means something only together with the door it came to: a
+// translator may give two clients one address and port when they talk to different ports of ours, or one over UDP and
+// one over TCP.
+type outside struct {
+	door any // the *gatekeeper of a UDP listener, or the *link.Stream itself
+	addr netip.AddrPort
+}
+
 // path is how a client is reached now. Immutable; a float publishes a new one.
 type path struct {
+	outside
 	sock link.Socket
-	addr netip.AddrPort
 	home *sender // who keeps this client's packets in order
 }
 
@@ -29,62 +37,62 @@ type client struct {
 	opened  time.Time
 	source  netip.Addr            // where it was opened from, counted in half
 	stream  bool                  // over TCP
-	settle  func(authorised bool) // tells the gate, once
+	settle  func(authorised bool) // tells the gate; once, however often it is called
 	log     zerolog.Logger
 
 	path atomic.Pointer[path]
 	ring datachan.Ring
-	// confirm is the key that waits for a packet under it before we send with it; nil mostly.
-	confirm atomic.Pointer[datachan.Key]
-	// member is set at the first Install, when the client is published to the lanes.
+	// unheard is the newest key until the client's first packet under it; nil mostly.
+	unheard atomic.Pointer[datachan.Key]
+	// outgrown is the key that the client has left behind: it opens packets still, but moves the client nowhere.
+	outgrown atomic.Pointer[datachan.Key]
+	// member is set at the first Install, when the client is published to the lanes. The table changes it.
 	member atomic.Pointer[member]
 	// established is when the first PUSH_REPLY went out.
 	established atomic.Bool
-	floated     atomic.Int64 // clock of the last float, seconds
+	floated     atomic.Int64 // when it last changed its address, time since Server.started; 0: never
 	gone        atomic.Bool
 
-	idleSince int64  // the keeper's
-	idleBytes uint64 // the keeper's
+	activity activity // the keeper's
+	asked    asked    // the keeper's
+	rx, tx   traffic
 
-	rx, tx traffic
+	place *list.Element // guarded by halfOpen.mu: among those that may be put out
 
-	mu       sync.Mutex
-	grant    *granted  // guarded by mu: what Admit decided; nil before
-	useAt    time.Time // guarded by mu: when confirm is used even unconfirmed
-	retireAt time.Time // guarded by mu: when keys but the sending one die
-	cipher   string    // guarded by mu
-	open     bool      // guarded by mu: still counted as half-open
-	endedBy  string    // guarded by mu: why the server ended it
+	counted bool // guarded by halfOpen.mu
+
+	mu     sync.Mutex
+	grant  *granted // guarded by mu: what Admit decided; nil before
+	keys   keyTimes // guarded by mu
+	cipher string   // guarded by mu
 }
 
 // traffic is one direction's counters. Its own cache line: the two directions run on different cores.
 type traffic struct {
 	bytes   atomic.Uint64 // outer bytes
+	inside  atomic.Uint64 // bytes of packets for or from the inside network: neither pings nor control packets
 	packets atomic.Uint64
 	last    atomic.Int64 // Server.clock of the last packet, seconds
-	_       [40]byte
+	_       [32]byte
 }
 
 // granted is what Admit decided about a client.
 type granted struct {
 	name     string // certificate CN, or the user name with username-as-common-name
 	user     string
-	certCN   string
 	notAfter time.Time // of the certificate; zero without
 	chain    []certRef // for revocation while connected
-	lease    *lease
+	leases   []*lease
 	addr4    netip.Addr
 	addr6    netip.Addr
 	iroutes  []netip.Prefix
 	peer     datachan.PeerID
-	push     []string
-	settings *config.Client
 	peerInfo tlsctl.PeerInfo
-	groups   []string
 }
 
-// member is what the lanes need to know of a client, gathered once.
+// member is what the lanes need to know of a client, gathered once. Immutable.
 type member struct {
+	name       string
 	peer       datachan.PeerID
 	addr4      netip.Addr
 	addr6      netip.Addr
@@ -92,12 +100,15 @@ type member struct {
 	mss4, mss6 uint16
 }
 
-// owns reports whether the inside address a is this client's.
+// owns reports whether the inside address a is this client's (S082).
 func (c *client) owns(m *member, a netip.Addr) bool {
 	if a == m.addr4 || a == m.addr6 {
 		return true
 	}
-	return m.routed && c.srv.table.inside(a) == c
+	if !m.routed || a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a.IsLoopback() {
+		return false
+	}
+	return c.srv.table.inside(a) == c
 }
 
 // Send implements tlsctl.Owner: one control packet to where the client is now.
@@ -118,12 +129,9 @@ func (c *client) Send(pkt []byte) {
 // controlSender is a stream that keeps room for control packets when data crowds it.
 type controlSender interface{ SendControl(pkt []byte) error }
 
-// identity names the client for logs and status: the common name, or "UNDEF" before login as OpenVPN has it.
-func (c *client) identity() string {
+// decided returns what Admit decided, nil before.
+func (c *client) decided() *granted {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.grant == nil {
-		return "UNDEF"
-	}
-	return c.grant.name
+	return c.grant
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/netip"
+	"sync"
 	"time"
 
 	"postern/server/link"
@@ -17,7 +18,7 @@ func (s *Server) control(u *uplink, from netip.AddrPort, pkt []byte) {
 		s.drops.add(dropMalformed)
 		return
 	}
-	if c := s.table.control(from, sid); c != nil {
+	if c := s.table.control(outside{u.door, from}, sid); c != nil {
 		c.rx.bytes.Add(uint64(len(pkt)))
 		c.session.Deliver(pkt)
 		return
@@ -80,42 +81,55 @@ func (k *gatekeeper) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case g := <-k.queue:
-			if k.srv.closing.Load() {
-				// Whoever got a cookie now would wait for a server that is gone; unanswered, it asks the next one.
-				k.spare <- g
-				continue
-			}
-			reply, o := k.gate.Greet(time.Now(), g.from, g.buf[:g.n])
-			switch {
-			case o != nil:
-				k.srv.open(ctx, k.gate, o, &path{sock: g.u.sock, addr: g.from, home: g.u.lane.sender}, false)
-			case reply != nil:
-				one := [1]link.Train{{Addr: g.from, Bytes: reply, Size: len(reply)}}
-				_ = g.u.sock.Send(one[:]) // a full send buffer drops it (S006)
-			default:
-				k.srv.drops.add(dropStranger)
-			}
+			k.greet(ctx, g)
 			k.spare <- g
 		}
 	}
 }
 
+// greet answers one packet, or opens a session for its sender.
+func (k *gatekeeper) greet(ctx context.Context, g *greeting) {
+	defer func() {
+		if p := recover(); p != nil {
+			k.srv.panicked(nil, p)
+		}
+	}()
+	if k.srv.closing.Load() {
+		return // whoever got a cookie now would wait for a server that is gone; unanswered, it asks the next one
+	}
+	reply, o := k.gate.Greet(time.Now(), g.from, g.buf[:g.n])
+	switch {
+	case o != nil:
+		k.srv.open(ctx, k.gate, o, &path{outside{k, g.from}, g.u.sock, g.u.lane.sender}, false)
+	case reply != nil:
+		one := [1]link.Train{{Addr: g.from, Bytes: reply, Size: len(reply)}}
+		_ = g.u.sock.Send(one[:]) // a full send buffer drops it (S006)
+	default:
+		k.srv.drops.add(dropStranger)
+	}
+}
+
 // open starts a session for a client that has proved its address. It returns nil when there is no room for it.
 func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p *path, stream bool) *client {
-	settle := func(authorised bool) { g.Settle(time.Now(), o, authorised) }
-	if s.closing.Load() || !s.half.enter(p.addr.Addr()) {
-		settle(false)
+	var once sync.Once
+	c := &client{srv: s, sid: o.Client, opened: time.Now(), source: p.addr.Addr(), stream: stream}
+	c.settle = func(authorised bool) { once.Do(func() { g.Settle(time.Now(), o, authorised) }) }
+	if s.closing.Load() {
+		c.settle(false)
 		return nil
 	}
-	c := &client{srv: s, sid: o.Client, opened: time.Now(), source: p.addr.Addr(), stream: stream, open: true, settle: settle}
 	c.path.Store(p)
-	c.rx.last.Store(s.clock.Load())
-	c.tx.last.Store(s.clock.Load())
-	cfg := *s.ctl.Load()
-	cfg.Log = s.log
-	c.session = tlsctl.New(&cfg, c, o)
+	c.session = tlsctl.New(s.ctl.Load(), c, o)
 	c.log = s.log.With().Str("session", c.session.Name()).Stringer("addr", p.addr).Logger()
-	older, ok := s.table.enter(c, p.addr, s.live.Load().cfg.MaxClients)
+	evicted, ok := s.half.enter(c)
+	if evicted != nil {
+		s.end(evicted, "too many half-open sessions")
+	}
+	if !ok {
+		c.settle(false)
+		return nil
+	}
+	older, ok := s.table.enter(c, s.live.Load().cfg.MaxClients)
 	if !ok {
 		c.leaveHalfOpen()
 		return nil

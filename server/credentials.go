@@ -1,12 +1,14 @@
 package server
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"postern/server/config"
@@ -16,9 +18,10 @@ import (
 // credentials is the TLS side of a configuration: what we show, whom we believe, how packets are wrapped.
 type credentials struct {
 	tls     *tls.Config
-	rules   *tlsctl.CertRules
+	rules   *tlsctl.CertRules // without a revocation list: sessions keep their rules, the list must be of today
+	crl     atomic.Pointer[tlsctl.CRL]
+	crlSum  [sha256.Size]byte // of the file it came from; the keeper's once it runs
 	wrap    tlsctl.Wrapping
-	leaf    *x509.Certificate
 	anchors []*x509.Certificate // the CAs, which sign revocation lists
 }
 
@@ -28,9 +31,8 @@ func loadCredentials(cfg *config.Config) (*credentials, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cert %s and key %s: %w", cfg.Cert.Name, cfg.Key.Name, err)
 	}
-	leaf := cert.Leaf
-	if now := time.Now(); now.After(leaf.NotAfter) {
-		return nil, fmt.Errorf("cert %s expired on %s (S070): renew it", cfg.Cert.Name, leaf.NotAfter.Format(time.DateOnly))
+	if end := cert.Leaf.NotAfter; time.Now().After(end) {
+		return nil, fmt.Errorf("cert %s expired on %s: renew it", cfg.Cert.Name, end.Format(time.DateOnly)) // S070
 	}
 	roots := x509.NewCertPool()
 	var anchors []*x509.Certificate
@@ -52,7 +54,7 @@ func loadCredentials(cfg *config.Config) (*credentials, error) {
 	if len(anchors) == 0 && len(cfg.PeerFingerprints) == 0 && cfg.VerifyClientCert != config.CertNone {
 		return nil, fmt.Errorf("ca %s: no certificate in it", cfg.CA.Name)
 	}
-	c := &credentials{leaf: leaf}
+	c := &credentials{anchors: anchors}
 	c.rules = &tlsctl.CertRules{Mode: tlsctl.CertMode(cfg.VerifyClientCert), RemoteCertTLS: cfg.RemoteCertTLS, Name: cfg.VerifyX509Name}
 	if len(anchors) > 0 {
 		c.rules.Roots = roots
@@ -74,29 +76,20 @@ func loadCredentials(cfg *config.Config) (*credentials, error) {
 		}
 		c.rules.Fingerprints = append(c.rules.Fingerprints, tlsctl.Fingerprint(f))
 	}
-	c.anchors = anchors
 	if cfg.CRL.Set() && !cfg.CRLDir {
 		crl, err := tlsctl.ParseCRL(cfg.CRL.Bytes, anchors)
 		if err != nil {
 			return nil, fmt.Errorf("crl-verify %s: %w", cfg.CRL.Name, err) // F23: at start with none, refuse
 		}
-		c.rules.CRL.Store(crl)
+		c.crl.Store(crl)
+		c.crlSum = sha256.Sum256(cfg.CRL.Bytes)
 	}
 	c.tls = &tls.Config{
 		Certificates: []tls.Certificate{cert}, MinVersion: max(cfg.TLSMin, tls.VersionTLS12), MaxVersion: cfg.TLSMax,
-		CipherSuites: cfg.CipherSuites, ClientCAs: roots,
-		VerifyConnection: c.rules.VerifyConnection,
+		CipherSuites: cfg.CipherSuites,
 	}
 	for _, id := range cfg.Curves {
 		c.tls.CurvePreferences = append(c.tls.CurvePreferences, tls.CurveID(id))
-	}
-	switch cfg.VerifyClientCert {
-	case config.CertRequire:
-		c.tls.ClientAuth = tls.RequireAnyClientCert
-	case config.CertOptional:
-		c.tls.ClientAuth = tls.RequestClientCert
-	case config.CertNone:
-		c.tls.ClientAuth = tls.NoClientCert
 	}
 	if c.wrap, err = loadWrap(cfg); err != nil {
 		return nil, err

@@ -2,17 +2,27 @@ package server
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"postern/server/config"
 )
 
-// crlCheck is how often the revocation list is looked at (S068: new revocations bind within 5 s).
-const crlCheck = 2
+const (
+	// crlCheck is how often the revocation list is looked at (S068: new revocations bind within 5 s).
+	crlCheck = 2
+	// hushReport is how often the log says how many lines it does not hold.
+	hushReport = 10
+	// poolAlarm is how full the pool may be, in percent, before an alarm is raised (F42).
+	poolAlarm = 90
+)
 
 // keep does, once a second, what time asks for: pings, timeouts, key changes, files.
 func (s *Server) keep(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	statusDue := int64(0)
+	var clients []*client
 	for {
 		select {
 		case <-ctx.Done():
@@ -23,36 +33,44 @@ func (s *Server) keep(ctx context.Context) {
 		clock := int64(now.Sub(s.started) / time.Second)
 		s.clock.Store(clock)
 		live := s.live.Load()
-		for _, c := range s.table.all() {
+		clients = s.table.all(clients[:0])
+		for _, c := range clients {
 			c.tend(live, now, clock)
 		}
+		clear(clients) // the dead ones are garbage
 		if clock%crlCheck == 0 {
 			s.checkRevocations(live)
+		}
+		if clock%hushReport == 0 {
+			if n := s.hush.taken(); n > 0 {
+				s.log.Warn().Int("lines", n).Msg("lines about strangers were withheld")
+			}
+			if leased, size := s.pool.usage(); size > 0 && leased*100 >= size*poolAlarm {
+				s.alarmOnce("address pool", errPoolFull)
+			}
 		}
 		if every := int64(live.cfg.StatusEvery / time.Second); s.parts.Status != nil && every > 0 && clock >= statusDue {
 			statusDue = clock + every
 			s.writeStatus(live)
 		}
-		s.save(false)
+		s.save()
 	}
 }
 
-// tend does what is due for one client.
+var errPoolFull = errors.New("nearly all addresses of the pool are leased")
+
+// tend does what is due for one client. Sessions that are not members yet have the timers of tlsctl.
 func (c *client) tend(live *live, now time.Time, clock int64) {
-	if !c.established.Load() || c.gone.Load() {
+	if c.member.Load() == nil || c.gone.Load() {
 		return
 	}
 	cfg := live.cfg
-	seconds := func(d time.Duration) int64 { return int64(d / time.Second) }
 	silent := clock - c.rx.last.Load()
 	if limit := max(seconds(cfg.PingRestart), seconds(cfg.PingExit)); limit > 0 && silent >= limit {
 		c.srv.end(c, "nothing heard for the ping timeout")
 		return
 	}
-	c.mu.Lock()
-	g := c.grant
-	c.mu.Unlock()
-	if !g.notAfter.IsZero() && now.After(g.notAfter) {
+	if g := c.decided(); !g.notAfter.IsZero() && now.After(g.notAfter) {
 		c.srv.deny(c, "certificate expired", errExpired) // S070
 		return
 	}
@@ -60,25 +78,34 @@ func (c *client) tend(live *live, now time.Time, clock int64) {
 		c.srv.end(c, "session-timeout")
 		return
 	}
-	if c.idle(cfg.Inactive, cfg.InactiveBytes, clock) {
+	if c.activity.ceased(cfg, c.rx.inside.Load()+c.tx.inside.Load(), clock) {
 		c.srv.end(c, "inactive")
 		return
 	}
 	if ping := seconds(cfg.Ping); ping > 0 && clock-c.tx.last.Load() >= ping {
 		c.path.Load().home.ping(c)
 	}
-	c.turnKeys(now)
+	c.turnKeys(live, now)
 }
 
-// idle reports whether a client moved fewer than limit bytes in the last span. Only the keeper calls it.
-func (c *client) idle(span time.Duration, limit int64, clock int64) bool {
-	if span <= 0 {
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
+
+// activity is what the inactive directive looks at: bytes of the inside network, of which pings and control packets are
+// none.
+type activity struct {
+	begun bool
+	since int64  // clock when the span began
+	bytes uint64 // moved until then
+}
+
+// ceased reports whether less has been moved in a whole span than cfg wants. total is what was ever moved.
+func (a *activity) ceased(cfg *config.Config, total uint64, clock int64) bool {
+	if cfg.Inactive <= 0 {
 		return false
 	}
-	total := c.rx.bytes.Load() + c.tx.bytes.Load()
-	if c.idleSince == 0 || int64(total-c.idleBytes) > max(limit, 0) && total != c.idleBytes {
-		c.idleSince, c.idleBytes = clock, total
+	if !a.begun || total-a.bytes >= uint64(max(cfg.InactiveBytes, 1)) {
+		*a = activity{true, clock, total}
 		return false
 	}
-	return clock-c.idleSince >= int64(span/time.Second)
+	return clock-a.since >= seconds(cfg.Inactive)
 }

@@ -9,8 +9,26 @@ import (
 	"postern/tlsctl"
 )
 
-// oldKeyLife is how long the previous key still opens packets once the next one sends (S074).
-const oldKeyLife = 60 * time.Second
+// oldKeyLife is how long the previous key still opens packets once the next one sends: 60 s (S074), less the keeper's
+// second.
+const oldKeyLife = 59 * time.Second
+
+// keyTimes is what is to become of a client's keys, and when.
+type keyTimes struct {
+	started time.Time     // when the negotiation of the sending key began
+	waiting *datachan.Key // the next to send with: when the client has sent under it, at useAt at the latest; mostly nil
+	began   time.Time     // when the negotiation of waiting began
+	useAt   time.Time
+	retire  time.Time // when keys but the sending one and waiting die; zero: there are none
+}
+
+// asked is for which key a successor was asked for last, and when.
+type asked struct {
+	key *datachan.Key
+	at  time.Time
+}
+
+var errEnded = errors.New("the session has ended")
 
 // Install implements tlsctl.Owner: a new data key. The first one makes the client a member: the lanes find it from
 // here on, and an older session of the same name ends (S050: only now, when the newcomer is authorised).
@@ -20,28 +38,16 @@ func (c *client) Install(k tlsctl.KeyMaterial) error {
 	if err != nil {
 		return fmt.Errorf("data key %d: %w", k.ID, err)
 	}
-	// Key ids come round again: only the key that sends now may live beside the new one.
-	for id := range datachan.KeyID(8) {
-		if old := c.ring.Receiving(id); old != nil && (id == key.ID() || old != c.ring.Sending()) {
-			c.ring.Retire(id)
-		}
-	}
-	if err := c.ring.Install(key); err != nil {
+	if err := c.takeKey(key, k.Started, live.keySwitch(), time.Now()); err != nil {
 		return fmt.Errorf("data key %d: %w", k.ID, err)
 	}
 	if c.gone.Load() { // ended meanwhile: whoever ended it may have cleared the ring before this key was in it
 		c.ring.Clear()
-		return errors.New("the session has ended")
+		return errEnded
 	}
 	if c.member.Load() == nil {
-		c.ring.Use(key.ID())
 		return c.join(k, live)
 	}
-	c.mu.Lock()
-	c.useAt = k.Started.Add(live.keySwitch())
-	c.retireAt = time.Time{}
-	c.mu.Unlock()
-	c.confirm.Store(key)
 	return nil
 }
 
@@ -55,38 +61,87 @@ func (l *live) keySwitch() time.Duration {
 	return d
 }
 
-// useKey begins to send with a renegotiated key: the client has it, or time is up.
-func (c *client) useKey(key *datachan.Key) {
-	if !c.confirm.CompareAndSwap(key, nil) {
-		return
+// takeKey takes a key that was negotiated since started, and decides when to send with it. It opens packets at once.
+//
+// The client has it too: it has acknowledged our half of the exchange. But it goes on sending with its old key for a
+// while, and so do we, until it has shown that it uses the new one, or until window is over. A stock client does not
+// wait when its old key is itself younger than that, for then it has none that is older; nor do we.
+func (c *client) takeKey(key *datachan.Key, started time.Time, window time.Duration, now time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := &c.keys
+	if t.waiting != nil {
+		c.sendWith(t.waiting, t.began, now) // when the client began to negotiate this one, it gave up all before that
+	}
+	sending := c.ring.Sending()
+	for id := range datachan.KeyID(8) {
+		if old := c.ring.Receiving(id); old != nil && old != sending {
+			c.ring.Retire(id)
+		}
+	}
+	t.retire = time.Time{}
+	if err := c.ring.Install(key); err != nil {
+		return err
+	}
+	if sending != nil {
+		c.unheard.Store(key)
+	}
+	if useAt := started.Add(window); sending != nil && now.Before(useAt) && !now.Before(t.started.Add(window)) {
+		t.waiting, t.began, t.useAt = key, started, useAt
+		return nil
+	}
+	c.sendWith(key, started, now)
+	return nil
+}
+
+// sendWith begins to send with a key. The one before opens packets for some time still. The caller holds mu.
+func (c *client) sendWith(key *datachan.Key, started, now time.Time) {
+	if c.ring.Sending() != nil {
+		c.keys.retire = now.Add(oldKeyLife)
 	}
 	c.ring.Use(key.ID())
+	c.keys.started, c.keys.waiting = started, nil
+}
+
+// hear notes the client's first packet under its newest key: it has left the one before behind.
+func (c *client) hear(key *datachan.Key) {
 	c.mu.Lock()
-	c.retireAt = time.Now().Add(oldKeyLife)
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	if !c.unheard.CompareAndSwap(key, nil) {
+		return
+	}
+	for id := range datachan.KeyID(8) {
+		if old := c.ring.Receiving(id); old != nil && old != key {
+			c.outgrown.Store(old) // there is no more than one
+		}
+	}
+	if c.keys.waiting == key {
+		c.sendWith(key, c.keys.began, time.Now())
+	}
 }
 
 // turnKeys does what is due with the client's keys. The keeper calls it.
-func (c *client) turnKeys(now time.Time) {
+func (c *client) turnKeys(live *live, now time.Time) {
 	c.mu.Lock()
-	useAt, retireAt := c.useAt, c.retireAt
-	retire := !retireAt.IsZero() && now.After(retireAt)
-	if retire {
-		c.retireAt = time.Time{}
+	t := &c.keys
+	if t.waiting != nil && !now.Before(t.useAt) {
+		c.sendWith(t.waiting, t.began, now)
 	}
-	c.mu.Unlock()
-	if key := c.confirm.Load(); key != nil && now.After(useAt) {
-		c.useKey(key)
-	}
-	sending := c.ring.Sending()
-	if retire {
+	if !t.retire.IsZero() && !now.Before(t.retire) {
+		t.retire = time.Time{}
 		for id := range datachan.KeyID(8) {
-			if k := c.ring.Receiving(id); k != nil && k != sending && k != c.confirm.Load() {
+			if k := c.ring.Receiving(id); k != nil && k != c.ring.Sending() && k != t.waiting {
 				c.ring.Retire(id)
 			}
 		}
 	}
-	if sending != nil && (sending.NearEnd() || c.srv.live.Load().spent(sending)) && c.confirm.Load() == nil {
+	sending, turning := c.ring.Sending(), t.waiting != nil
+	c.mu.Unlock()
+	if sending == nil || turning || !sending.NearEnd() && !live.spent(sending) {
+		return
+	}
+	if c.asked.key != sending || now.Sub(c.asked.at) >= live.cfg.HandWindow { // one that fails is not tried again at once
+		c.asked = asked{sending, now}
 		c.session.Renegotiate()
 	}
 }

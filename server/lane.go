@@ -54,26 +54,11 @@ func (l *lane) send(packets []tun.Packet, to []*client) {
 		left++
 	}
 	for home := l.sender; left > 0; {
-		var next *sender
-		home.mu.Lock()
-		for i, c := range to {
-			if c == nil {
-				continue
-			}
-			if h := c.path.Load().home; h != home {
-				next = h
-				continue
-			}
-			home.add(c, &packets[i])
-			to[i] = nil
-			left--
-		}
-		home.flush()
-		home.mu.Unlock()
+		next, sent := home.send(packets, to)
 		if next == nil {
-			break // the rest moved home under our hands: this batch loses them
+			break
 		}
-		home = next
+		home, left = next, left-sent
 	}
 	clear(to)
 }
@@ -82,19 +67,25 @@ func (l *lane) send(packets []tun.Packet, to []*client) {
 type uplink struct {
 	lane    *lane
 	sock    link.Socket
+	door    any         // of the packets' addresses
 	gate    *gatekeeper // where strangers go; nil on a stream
 	only    *client     // on a stream: whose it is
 	merge   *tun.Coalescer
 	scratch datachan.Scratch
+	at      run         // the one under way
 	forward []forwarded // for other clients, sent when the batch is through
 }
 
+// forwarded is a packet for another client. It is lent until the batch ends.
 type forwarded struct {
 	to  *client
 	pkt []byte
 }
 
-var errStreamBroken = errors.New("data packet on a stream failed to decrypt")
+var (
+	errStreamBroken = errors.New("data packet on a stream failed to decrypt")
+	errPanic        = errors.New("a packet made the server panic")
+)
 
 // run carries packets from the socket until it is closed.
 func (u *uplink) run() error {
@@ -112,27 +103,46 @@ func (u *uplink) run() error {
 	}
 }
 
-// batch handles what one Receive brought.
-func (u *uplink) batch(trains []link.Train) error {
+// batch handles what one Receive brought. On a stream an error ends the client.
+func (u *uplink) batch(trains []link.Train) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = u.survive(p)
+		}
+	}()
 	now := u.lane.srv.clock.Load()
-	var bad error
 	for i := range trains {
-		if err := u.train(&trains[i], now); err != nil {
-			bad = err
+		if e := u.train(&trains[i], now); e != nil {
+			err = e
 		}
 	}
 	u.merge.Flush() // the queue counts what it could not write
-	for i := range u.forward {
-		f := &u.forward[i]
-		home := f.to.path.Load().home
-		home.mu.Lock()
-		home.addPayload(f.to, f.pkt)
-		home.flush()
-		home.mu.Unlock()
-		*f = forwarded{}
+	for rest := u.forward; len(rest) > 0; {
+		rest = rest[rest[0].to.path.Load().home.pass(rest):]
 	}
+	clear(u.forward)
 	u.forward = u.forward[:0]
-	return bad
+	return err
+}
+
+// survive ends the client whose packet a panic was about, and forgets the rest of the batch (S019).
+func (u *uplink) survive(p any) error {
+	r := u.at
+	u.at = run{}
+	if r.locked {
+		r.key.Unlock()
+	}
+	u.merge = tun.NewCoalescer(u.lane.queue)
+	clear(u.forward)
+	u.forward = u.forward[:0]
+	if u.only != nil {
+		r.c = u.only
+	}
+	u.lane.srv.panicked(r.c, p)
+	if u.only != nil {
+		return errPanic
+	}
+	return nil
 }
 
 // A run is packets of a train that one key opens, one after the other: the key is locked once for all.
@@ -140,8 +150,10 @@ type run struct {
 	c       *client
 	m       *member
 	key     *datachan.Key
+	locked  bool
 	head    uint32 // the header they share
 	bytes   int
+	inside  int // bytes of packets for the inside network
 	packets int
 	newest  bool // one of them carried the highest id so far
 	left    bool // one of them said that the client leaves
@@ -150,7 +162,7 @@ type run struct {
 // train handles one train: one outside address, packets of one size.
 func (u *uplink) train(t *link.Train, now int64) error {
 	srv := u.lane.srv
-	var r run
+	r := &u.at
 	var bad error
 	size := max(t.Size, 1)
 	for rest := t.Bytes; len(rest) > 0; {
@@ -158,18 +170,18 @@ func (u *uplink) train(t *link.Train, now int64) error {
 		rest = rest[len(pkt):]
 		h, ok := datachan.ParseHeader(pkt)
 		if !ok {
-			u.finish(&r, t, now)
-			r = run{}
+			u.finish(t, now)
 			srv.control(u, t.Addr, pkt)
 			continue
 		}
 		if head := uint32(h.Peer)<<8 | uint32(pkt[0]); r.key == nil || head != r.head {
-			u.finish(&r, t, now)
-			r = run{head: head}
-			if !u.find(&r, &h, t.Addr) {
+			u.finish(t, now)
+			r.head = head
+			if !u.find(r, &h, t.Addr) {
 				continue
 			}
 			r.key.Lock()
+			r.locked = true
 		}
 		payload, id, err := r.key.Open(pkt, &u.scratch)
 		if err != nil {
@@ -188,10 +200,10 @@ func (u *uplink) train(t *link.Train, now int64) error {
 		}
 		r.bytes += len(pkt)
 		r.packets++
-		r.newest = id == r.key.Highest()
-		u.payload(&r, payload)
+		r.newest = r.newest || id == r.key.Highest()
+		u.payload(r, payload)
 	}
-	u.finish(&r, t, now)
+	u.finish(t, now)
 	return bad
 }
 
@@ -201,8 +213,8 @@ func (u *uplink) find(r *run, h *datachan.Header, from netip.AddrPort) bool {
 	switch {
 	case u.only != nil:
 		r.c = u.only
-	case h.Peer == datachan.NoPeer:
-		r.c = srv.table.at(from)
+	case h.Op == datachan.OpDataV1:
+		r.c = srv.table.at(outside{u.door, from})
 	default:
 		if r.c = srv.table.peer(h.Peer); r.c != nil && r.c.stream {
 			r.c = nil // a stream's client does not speak from a socket (S078)
@@ -223,30 +235,36 @@ func (u *uplink) find(r *run, h *datachan.Header, from netip.AddrPort) bool {
 	return true
 }
 
-// finish ends a run: unlocks, counts once, and does what a run may bring about besides packets.
-func (u *uplink) finish(r *run, t *link.Train, now int64) {
+// finish ends the run under way: unlocks, counts once, and does what a run may bring about besides packets.
+func (u *uplink) finish(t *link.Train, now int64) {
+	r := u.at
+	u.at = run{}
 	if r.key == nil {
 		return
 	}
 	r.key.Unlock()
 	if r.packets == 0 {
-		return
+		return // S076
 	}
 	c := r.c
 	c.rx.bytes.Add(uint64(r.bytes))
 	c.rx.packets.Add(uint64(r.packets))
+	if r.inside > 0 {
+		c.rx.inside.Add(uint64(r.inside))
+	}
 	c.rx.last.Store(now)
-	if c.confirm.Load() == r.key {
-		c.useKey(r.key)
+	if c.unheard.Load() == r.key {
+		c.hear(r.key)
 	}
 	if r.left {
 		u.lane.srv.end(c, "the client left")
 		return
 	}
-	if r.newest && u.only == nil {
-		if p := c.path.Load(); p.addr != t.Addr || p.sock != u.sock {
-			u.lane.srv.float(c, p, &path{sock: u.sock, addr: t.Addr, home: u.lane.sender}, r.head&0xff>>3 == datachan.OpDataV2)
-		}
+	if u.only != nil || !r.newest || r.head&0xff>>3 != datachan.OpDataV2 || c.outgrown.Load() == r.key {
+		return
+	}
+	if p := c.path.Load(); p.addr != t.Addr || p.sock != u.sock {
+		u.lane.srv.float(c, p, &path{outside{u.door, t.Addr}, u.sock, u.lane.sender})
 	}
 }
 
@@ -274,6 +292,7 @@ func (u *uplink) payload(r *run, b []byte) {
 		}
 		return
 	}
+	r.inside += len(b)
 	tun.ClampMSS(b, r.m.mss4, r.m.mss6, false)
 	if srv.clientToClient {
 		if dst, ok := tun.Destination(b); ok {

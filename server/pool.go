@@ -26,12 +26,14 @@ type pool struct {
 	entries []poolEntry    // by index
 	byName  map[string]int // remembered names
 	unused  []int          // never leased, lowest last
+	leased  int            // entries that somebody holds
 	changed bool           // since the last save
 }
 
 type poolEntry struct {
-	name     string
-	lease    *lease // who has it now
+	name     string // whose it is or was, if remembered
+	holder   string // whose it is now
+	leases   int    // of holder: its newest session and the older one that ends when that is let in have one each
 	released time.Time
 	used     bool // was leased or remembered once
 }
@@ -121,7 +123,7 @@ func (p *pool) index(a netip.Addr) int {
 }
 
 // lease takes an entry for name: the one remembered for it, else one never used, else the one released longest ago.
-// An entry that name still holds (its older session) passes over to the new lease.
+// An entry that name still holds, with its older session, is leased a second time.
 func (p *pool) lease(name string) (*lease, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -138,7 +140,7 @@ func (p *pool) lease(name string) (*lease, error) {
 	best := -1
 	for i := range p.entries {
 		e := &p.entries[i]
-		if e.lease != nil || p.fixed && e.name != "" {
+		if e.leases > 0 || p.fixed && e.name != "" {
 			continue
 		}
 		if best < 0 || e.released.Before(p.entries[best].released) {
@@ -162,16 +164,27 @@ func (p *pool) take(i int, name string) *lease {
 		p.byName[name] = i
 		p.changed = true
 	}
-	e.used = true
+	return p.hold(i, name)
+}
+
+// hold counts one more lease of entry i. The caller holds mu.
+func (p *pool) hold(i int, name string) *lease {
+	e := &p.entries[i]
+	if e.leases++; e.leases == 1 {
+		p.leased++
+	}
+	e.used, e.holder = true, name
 	l := &lease{index: i}
 	l.addr4, l.addr6 = p.at(i)
-	e.lease = l
 	return l
 }
 
 // claim takes the entry that holds a fixed address of name, so that nobody else gets it meanwhile. An address
 // outside the pool needs none: index -1. It fails when another name's session has the entry.
-func (p *pool) claim(name string, a netip.Addr, holder func(*lease) string) (*lease, error) {
+func (p *pool) claim(name string, a netip.Addr) (*lease, error) {
+	if p == nil {
+		return nil, nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := p.index(a)
@@ -179,30 +192,27 @@ func (p *pool) claim(name string, a netip.Addr, holder func(*lease) string) (*le
 		return &lease{index: -1}, nil
 	}
 	e := &p.entries[i]
-	if e.lease != nil {
-		if other := holder(e.lease); other != name {
-			return nil, fmt.Errorf("address %v is in use by %q", a, other)
-		}
+	if e.leases > 0 && e.holder != name {
+		return nil, fmt.Errorf("address %v is in use by %q", a, e.holder)
 	}
 	if e.name != "" && e.name != name {
 		delete(p.byName, e.name)
 		e.name, p.changed = "", true
 	}
-	e.used = true
-	e.lease = &lease{index: i}
-	e.lease.addr4, e.lease.addr6 = p.at(i)
-	return e.lease, nil
+	return p.hold(i, name), nil
 }
 
-// release gives a lease back. The entry stays remembered.
+// release gives a lease back, once. The entry stays remembered.
 func (p *pool) release(l *lease, now time.Time) {
 	if p == nil || l == nil || l.index < 0 {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if e := &p.entries[l.index]; e.lease == l {
-		e.lease, e.released = nil, now
+	e := &p.entries[l.index]
+	if e.leases--; e.leases == 0 {
+		e.holder, e.released = "", now
+		p.leased--
 	}
 }
 
@@ -213,12 +223,7 @@ func (p *pool) usage() (leased, size int) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := range p.entries {
-		if p.entries[i].lease != nil {
-			leased++
-		}
-	}
-	return leased, len(p.entries)
+	return p.leased, len(p.entries)
 }
 
 // read remembers what an ifconfig-pool-persist file says: lines of name,IPv4[,IPv6]. Lines that make no sense are

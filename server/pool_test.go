@@ -75,18 +75,33 @@ func TestPoolReusesOldest(t *testing.T) {
 	_ = c
 }
 
-// The lease of a name passes to its newer session; the older one's release changes nothing then (S050).
+// The addresses of a name pass to its newer session, and stay its own whichever of the two ends first: the older one
+// because the newer was let in, or the newer because it was not (S050, S113).
 func TestPoolPassesOver(t *testing.T) {
-	p := testPool(t, 2, nil)
-	old := mustLease(t, p, "alice")
-	newer := mustLease(t, p, "alice")
-	if old.index != newer.index {
-		t.Fatalf("entries %d and %d", old.index, newer.index)
-	}
-	p.release(old, time.Now())
-	mustLease(t, p, "bob")
-	if l, err := p.lease("carol"); err == nil {
-		t.Errorf("carol got entry %d, which alice holds", l.index)
+	for _, first := range []string{"older", "newer"} {
+		p := testPool(t, 2, nil)
+		older := mustLease(t, p, "alice")
+		newer := mustLease(t, p, "alice")
+		if older.index != newer.index {
+			t.Fatalf("entries %d and %d", older.index, newer.index)
+		}
+		ends, stays := older, newer
+		if first == "newer" {
+			ends, stays = newer, older
+		}
+		p.release(ends, time.Now())
+		bob := mustLease(t, p, "bob")
+		if l, err := p.lease("carol"); err == nil {
+			t.Errorf("the %s session ended first: carol got entry %d, which alice holds", first, l.index)
+		}
+		if leased, _ := p.usage(); leased != 2 {
+			t.Errorf("%d leased, want 2", leased)
+		}
+		p.release(stays, time.Now())
+		p.release(bob, time.Now())
+		if leased, _ := p.usage(); leased != 0 {
+			t.Errorf("%d leased after all have gone", leased)
+		}
 	}
 }
 
@@ -94,16 +109,12 @@ func TestPoolPassesOver(t *testing.T) {
 func TestPoolClaim(t *testing.T) {
 	p := testPool(t, 2, nil)
 	held := mustLease(t, p, "alice")
-	holder := func(l *lease) string {
-		if l == held {
-			return "alice"
+	for _, a := range []netip.Addr{held.addr4, held.addr6} {
+		if _, err := p.claim("bob", a); err == nil {
+			t.Errorf("bob claimed alice's %v", a)
 		}
-		return "bob"
 	}
-	if _, err := p.claim("bob", held.addr4, holder); err == nil {
-		t.Error("bob claimed alice's address")
-	}
-	l, err := p.claim("bob", netip.MustParseAddr("10.8.0.3"), holder)
+	l, err := p.claim("bob", netip.MustParseAddr("10.8.0.3"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +123,7 @@ func TestPoolClaim(t *testing.T) {
 	}
 	p.release(l, time.Now())
 	mustLease(t, p, "carol")
-	if l, err := p.claim("dave", netip.MustParseAddr("192.0.2.1"), holder); err != nil || l.index != -1 {
+	if l, err := p.claim("dave", netip.MustParseAddr("192.0.2.1")); err != nil || l.index != -1 {
 		t.Errorf("an address outside: %+v, %v", l, err)
 	}
 }

@@ -37,9 +37,12 @@ func (s *Server) Reload(cfg *config.Config, a auth.Authenticator) (kept []string
 	if err != nil {
 		return nil, fmt.Errorf("reload: %w", err)
 	}
+	if now, next := s.live.Load().creds.crl.Load(), creds.crl.Load(); now != nil && next != nil && next.Updated().Before(now.Updated()) {
+		return nil, fmt.Errorf("reload: crl-verify %s: older than the list in force", merged.CRL.Name) // F23
+	}
 	l := &live{cfg: &merged, auth: a, creds: creds}
 	s.adopt(l)
-	for _, c := range s.table.all() {
+	for _, c := range s.table.all(nil) {
 		s.recheck(l, c)
 	}
 	return kept, nil

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -15,48 +16,62 @@ var errExpired = errors.New("certificate expired while connected")
 
 // A crlStamp tells whether a revocation file changed.
 type crlStamp struct {
+	name string
 	mod  time.Time
 	size int64
 }
 
 // checkRevocations reads a changed CRL and ends the sessions of those it revokes (S068). A bad file keeps the last
-// good list.
+// good list, and raises an alarm as long as it is there.
 func (s *Server) checkRevocations(l *live) {
 	crl := l.cfg.CRL
-	if !crl.Set() || len(crl.Name) == 0 || crl.Name[0] != '/' {
-		return
+	if !crl.Set() || !filepath.IsAbs(crl.Name) {
+		return // none, or inline
 	}
 	if !l.cfg.CRLDir {
+		s.checkAge(l)
 		info, err := os.Stat(crl.Name)
 		if err != nil {
 			s.alarmOnce("crl", fmt.Errorf("crl-verify: %w; the last good list stays in force", err))
 			return
 		}
-		stamp := crlStamp{info.ModTime(), info.Size()}
+		stamp := crlStamp{crl.Name, info.ModTime(), info.Size()}
 		if stamp == s.crlSeen {
 			return
 		}
-		first := s.crlSeen == crlStamp{}
-		s.crlSeen = stamp
-		if first && len(crl.Bytes) == int(info.Size()) {
-			return // what the configuration was loaded with
-		}
-		if err := l.creds.reloadCRL(crl.Name); err != nil {
+		changed, err := l.creds.reloadCRL(crl.Name)
+		if err != nil {
 			s.alarmOnce("crl", fmt.Errorf("crl-verify: %w; the last good list stays in force", err))
+			return
+		}
+		if s.crlSeen = stamp; !changed {
 			return
 		}
 		s.log.Info().Str("file", crl.Name).Msg("revocation list read")
 	}
-	for _, c := range s.table.all() {
+	for _, c := range s.table.all(nil) {
 		s.recheck(l, c)
 	}
 }
 
-// recheck ends a session whose certificate has been revoked.
+// checkAge raises an alarm when four fifths of the revocation list's life are over: when it is out of date nobody can
+// log in.
+func (s *Server) checkAge(l *live) {
+	crl := l.creds.crl.Load()
+	if crl == nil || crl.NextUpdate().IsZero() {
+		return
+	}
+	left := time.Until(crl.NextUpdate())
+	if left < crl.NextUpdate().Sub(crl.Updated())/5 {
+		s.alarmOnce("crl age", fmt.Errorf("%s must be renewed by %s: from then on all logins are refused",
+			l.cfg.CRL.Name, crl.NextUpdate().Format(time.DateTime)))
+	}
+}
+
+// recheck ends a session whose certificate has been revoked. That the list is out of date, or cannot be read, ends
+// none.
 func (s *Server) recheck(l *live, c *client) {
-	c.mu.Lock()
-	g := c.grant
-	c.mu.Unlock()
+	g := c.decided()
 	if g == nil || len(g.chain) == 0 {
 		return
 	}
@@ -64,56 +79,53 @@ func (s *Server) recheck(l *live, c *client) {
 	for i := range g.chain {
 		chain[i] = g.chain[i].cert
 	}
-	if err := l.revoked(chain); err != nil {
+	switch err := l.revoked(chain); {
+	case errors.Is(err, tlsctl.ErrRevoked):
 		s.deny(c, "certificate revoked", err)
+	case err != nil:
+		s.alarmOnce("crl", err)
 	}
 }
 
-// reloadCRL swaps the list whole, or leaves it.
-func (c *credentials) reloadCRL(name string) error {
+// reloadCRL swaps the list whole, or leaves it. It reports whether there is another one now.
+func (c *credentials) reloadCRL(name string) (changed bool, err error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
-		return err
+		return false, err
 	}
+	sum := sha256.Sum256(b)
+	if sum == c.crlSum {
+		return false, nil
+	}
+	last := c.crl.Load()
 	crl, err := tlsctl.ParseCRL(b, c.anchors)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return false, fmt.Errorf("%s: %w", name, err)
 	}
-	if last := c.rules.CRL.Load(); last != nil && crl.Updated().Before(last.Updated()) {
-		return fmt.Errorf("%s: older than the list in force", name)
+	if last != nil && crl.Updated().Before(last.Updated()) {
+		return false, fmt.Errorf("%s: older than the list in force", name)
 	}
-	c.rules.CRL.Store(crl)
-	return nil
+	c.crl.Store(crl)
+	c.crlSum = sum
+	return true, nil
 }
 
-// revoked returns why a chain is not accepted any more, nil when it is.
+// revoked returns why a chain is not accepted now, nil when it is: tlsctl.ErrRevoked, or what keeps us from knowing.
 func (l *live) revoked(chain []*x509.Certificate) error {
-	if l.cfg.CRLDir {
-		for _, cert := range chain {
-			_, err := os.Lstat(filepath.Join(l.cfg.CRL.Name, cert.SerialNumber.String()))
-			if err == nil {
-				return fmt.Errorf("serial %v is revoked by a file in %s", cert.SerialNumber, l.cfg.CRL.Name)
-			}
-			if !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("crl-verify %s: %w", l.cfg.CRL.Name, err)
-			}
+	if !l.cfg.CRLDir {
+		if crl := l.creds.crl.Load(); crl != nil {
+			return crl.Check(chain)
 		}
 		return nil
 	}
-	return l.creds.rules.CheckRevoked(chain)
-}
-
-// alarmEvery is how often one alarm is repeated.
-const alarmEvery = time.Minute
-
-// alarmOnce logs an alarm, at most once a minute of each kind. Only the keeper calls it.
-func (s *Server) alarmOnce(kind string, err error) {
-	if s.alarms == nil {
-		s.alarms = make(map[string]time.Time)
+	for _, cert := range chain {
+		_, err := os.Lstat(filepath.Join(l.cfg.CRL.Name, cert.SerialNumber.String()))
+		if err == nil {
+			return fmt.Errorf("%w: a file in %s has the name of its serial %v", tlsctl.ErrRevoked, l.cfg.CRL.Name, cert.SerialNumber)
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("crl-verify %s: %w", l.cfg.CRL.Name, err)
+		}
 	}
-	if time.Since(s.alarms[kind]) < alarmEvery {
-		return
-	}
-	s.alarms[kind] = time.Now()
-	s.log.Error().Err(err).Str("alarm", kind).Send()
+	return nil
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"postern/server/datachan"
 	"postern/server/link"
@@ -18,8 +17,7 @@ const maxTrain = 64
 // A sender puts one lane's packets on the wire: it takes packet ids, seals, and sends trains, in that order and under
 // one mutex, so that the packets of its clients leave in the order of their ids.
 type sender struct {
-	drops *drops
-	clock *atomic.Int64
+	srv *Server
 
 	mu      sync.Mutex
 	arena   []byte
@@ -28,35 +26,93 @@ type sender struct {
 	socks   []link.Socket // of each train
 	last    *client       // whose train is the last one
 	lastKey *datachan.Key
-	grows   bool // the last train may grow
+	grows   bool    // the last train may grow
+	busy    *client // whose packet is at work
 	scratch datachan.Scratch
 	control [64]byte // a ping's payload
 }
 
-func newSender(d *drops, clock *atomic.Int64) *sender {
-	return &sender{drops: d, clock: clock, arena: make([]byte, arenaSize)}
+func newSender(s *Server) *sender {
+	return &sender{srv: s, arena: make([]byte, arenaSize)}
 }
 
-// add seals a packet or superpacket for c. The caller holds mu and calls flush before it lets go.
+// send seals those of a batch that are at home here, and sends them. Their places in to are cleared; next is where
+// another is at home, nil when there is none.
+func (s *sender) send(packets []tun.Packet, to []*client) (next *sender, sent int) {
+	s.mu.Lock()
+	defer s.unlock()
+	for i, c := range to {
+		if c == nil {
+			continue
+		}
+		if h := c.path.Load().home; h != s {
+			next = h
+			continue
+		}
+		to[i] = nil
+		sent++
+		s.add(c, &packets[i])
+	}
+	return next, sent
+}
+
+// pass seals packets for clients that are at home here, up to the first for one who is not, and sends them. It returns
+// how many it took, at least one.
+func (s *sender) pass(list []forwarded) (n int) {
+	s.mu.Lock()
+	defer s.unlock()
+	for n < len(list) && (n == 0 || list[n].to.path.Load().home == s) {
+		f := &list[n]
+		n++
+		if m := f.to.member.Load(); m != nil {
+			tun.ClampMSS(f.pkt, m.mss4, m.mss6, false)
+		}
+		s.addPayload(f.to, f.pkt)
+		f.to.tx.inside.Add(uint64(len(f.pkt)))
+	}
+	return n
+}
+
+// ping sends c a ping.
+func (s *sender) ping(c *client) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.addPayload(c, datachan.AppendPing(s.control[:0]))
+}
+
+// unlock sends what there is and lets go of mu. A panic ends only the client whose packet it was about (S019).
+func (s *sender) unlock() {
+	defer s.mu.Unlock()
+	if p := recover(); p != nil {
+		s.reset()
+		s.srv.panicked(s.busy, p)
+		return
+	}
+	s.flush()
+	s.busy = nil
+}
+
+// add seals a packet or superpacket for c. The caller holds mu.
 func (s *sender) add(c *client, p *tun.Packet) {
+	s.busy = c
 	key := c.ring.Sending()
 	m := c.member.Load()
 	if key == nil || m == nil {
-		s.drops.add(dropNotUp)
+		s.srv.drops.add(dropNotUp)
 		return
 	}
 	n := p.Segments()
 	first, ok := key.Reserve(n)
 	if !ok {
-		s.drops.add(dropKeySpent)
+		s.srv.drops.add(dropKeySpent)
 		return
 	}
 	pt := c.path.Load()
-	bytes, packets := 0, 0
+	bytes, inside, packets := 0, 0, 0
 	for i := range n {
 		seg, err := p.Segment(i)
 		if err != nil {
-			s.drops.add(dropInner)
+			s.srv.drops.add(dropInner)
 			break
 		}
 		if n == 1 {
@@ -64,24 +120,27 @@ func (s *sender) add(c *client, p *tun.Packet) {
 		}
 		size := s.seal(c, pt, key, seg, first+uint64(i))
 		bytes += size
+		inside += len(seg)
 		packets++
 	}
-	s.sent(c, key, packets, bytes)
+	s.sent(c, key, packets, bytes, inside)
+	c.tx.inside.Add(uint64(inside))
 }
 
 // addPayload seals one payload that is no packet of the TUN: from another client, or a ping. As add.
 func (s *sender) addPayload(c *client, payload []byte) {
+	s.busy = c
 	key := c.ring.Sending()
 	if key == nil {
-		s.drops.add(dropNotUp)
+		s.srv.drops.add(dropNotUp)
 		return
 	}
 	id, ok := key.Reserve(1)
 	if !ok {
-		s.drops.add(dropKeySpent)
+		s.srv.drops.add(dropKeySpent)
 		return
 	}
-	s.sent(c, key, 1, s.seal(c, c.path.Load(), key, payload, id))
+	s.sent(c, key, 1, s.seal(c, c.path.Load(), key, payload, id), len(payload))
 }
 
 // seal puts one packet behind what is in the arena and returns its size.
@@ -90,7 +149,7 @@ func (s *sender) seal(c *client, pt *path, key *datachan.Key, payload []byte, id
 	if need > len(s.arena)-s.used {
 		s.flush()
 		if need > len(s.arena) {
-			s.drops.add(dropOversize)
+			s.srv.drops.add(dropOversize)
 			return 0
 		}
 	}
@@ -111,11 +170,12 @@ func (s *sender) seal(c *client, pt *path, key *datachan.Key, payload []byte, id
 	return n
 }
 
-func (s *sender) sent(c *client, key *datachan.Key, packets, bytes int) {
-	key.AddUsage(packets, bytes)
+// sent counts: bytes as they are on the wire, and payload.
+func (s *sender) sent(c *client, key *datachan.Key, packets, bytes, payload int) {
+	key.AddUsage(packets, payload)
 	c.tx.bytes.Add(uint64(bytes))
 	c.tx.packets.Add(uint64(packets))
-	c.tx.last.Store(s.clock.Load())
+	c.tx.last.Store(s.srv.clock.Load())
 }
 
 // flush sends all trains and empties the arena.
@@ -128,15 +188,11 @@ func (s *sender) flush() {
 		_ = s.socks[i].Send(s.trains[i:j]) // the socket counts what it could not send; a lost datagram is just lost
 		i = j
 	}
+	s.reset()
+}
+
+func (s *sender) reset() {
 	clear(s.socks)
 	s.trains, s.socks = s.trains[:0], s.socks[:0]
 	s.used, s.last, s.lastKey, s.grows = 0, nil, nil, false
-}
-
-// ping sends c a ping.
-func (s *sender) ping(c *client) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.addPayload(c, datachan.AppendPing(s.control[:0]))
-	s.flush()
 }

@@ -63,13 +63,12 @@ type Server struct {
 	uplinks        []*uplink
 	keepers        []*gatekeeper
 	streams        streams
-	crlSeen        crlStamp             // the keeper's
-	alarms         map[string]time.Time // the keeper's: when each was last raised
+	crlSeen        crlStamp // the keeper's
+	alarms         alarms
 
-	streamGate struct { // for all streams
-		sync.Mutex
-		*tlsctl.Gate
-	}
+	streamGate *tlsctl.Gate // for all streams
+	panics     atomic.Uint64
+	hush       hush
 
 	wg      sync.WaitGroup // every goroutine but Run's own
 	drained chan struct{}  // closed when the last session ended while closing
@@ -117,7 +116,7 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 		s.keepers = append(s.keepers, newGatekeeper(s, g))
 	}
 	if len(parts.TCP) > 0 {
-		if s.streamGate.Gate, err = tlsctl.NewGate(creds.wrap, tlsctl.GateOptions{Listener: "tcp", HandWindow: cfg.HandWindow, Limits: limits}); err != nil {
+		if s.streamGate, err = tlsctl.NewGate(creds.wrap, tlsctl.GateOptions{Listener: "tcp", HandWindow: cfg.HandWindow, Limits: limits}); err != nil {
 			return nil, fmt.Errorf("gate for streams: %w", err)
 		}
 	}
@@ -132,9 +131,10 @@ func (s *Server) adopt(l *live) {
 		renegotiate = -1
 	}
 	s.ctl.Store(&tlsctl.Config{
-		TLS: l.creds.tls, Wrap: l.creds.wrap, Ciphers: cfg.DataCiphers, CipherFallback: cfg.CipherFallback,
+		TLS: l.creds.tls, Certs: l.creds.rules, Wrap: l.creds.wrap, Ciphers: cfg.DataCiphers, CipherFallback: cfg.CipherFallback,
 		TunMTU: cfg.MTU, MaxPacket: max(cfg.MaxPacket-48, 0), WantLogin: l.auth != nil,
 		Timing: tlsctl.Timing{HandWindow: cfg.HandWindow, TLSTimeout: cfg.TLSTimeout, Renegotiate: renegotiate, Transition: cfg.TranWindow},
+		Log:    s.log,
 	})
 	s.live.Store(l)
 }
@@ -147,7 +147,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("open queues of %s: %w", s.parts.Device.Name(), err)
 	}
 	for _, q := range queues {
-		s.lanes = append(s.lanes, &lane{srv: s, queue: q, sender: newSender(&s.drops, &s.clock)})
+		s.lanes = append(s.lanes, &lane{srv: s, queue: q, sender: newSender(s)})
 	}
 	// Sessions outlive ctx: they are told that the server ends, and have a moment to say so.
 	living, stop := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -170,7 +170,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.wg.Go(func() { k.run(living) })
 		for j, sock := range listener.Sockets {
 			l := s.lanes[j%len(s.lanes)]
-			u := &uplink{lane: l, sock: sock, gate: k, merge: tun.NewCoalescer(l.queue)}
+			u := &uplink{lane: l, sock: sock, door: k, gate: k, merge: tun.NewCoalescer(l.queue)}
 			s.uplinks = append(s.uplinks, u)
 			s.wg.Go(func() { report("receive on "+listener.Local.String(), u.run()) })
 		}
@@ -192,7 +192,10 @@ func (s *Server) Run(ctx context.Context) error {
 	stop(errors.New("server ended"))
 	s.closeParts(queues)
 	s.wg.Wait()
-	s.save(true)
+	s.save()
+	if s.parts.Status != nil {
+		s.writeStatus(s.live.Load())
+	}
 	return err
 }
 
@@ -208,7 +211,7 @@ func (s *Server) farewell() {
 	for _, l := range s.parts.TCP {
 		l.Close()
 	}
-	for _, c := range s.table.all() {
+	for _, c := range s.table.all(nil) {
 		if c.established.Load() {
 			c.session.Shutdown(restart)
 		} else {
@@ -248,63 +251,61 @@ func (s *Server) closeParts(queues []tun.Queue) {
 
 // end ends a client's session: silently, as far as the client is concerned.
 func (s *Server) end(c *client, why string) {
-	if !c.gone.CompareAndSwap(false, true) {
-		return
+	if c.die() {
+		c.session.End(errors.New(why))
 	}
-	c.mu.Lock()
-	c.endedBy = why
-	c.mu.Unlock()
-	c.ring.Clear()
-	c.session.End(errors.New(why))
 }
 
 // deny ends a live session with AUTH_FAILED. Its keys are dead at once (S030).
 func (s *Server) deny(c *client, public string, err error) {
-	if !c.gone.CompareAndSwap(false, true) {
-		return
+	if c.die() {
+		c.session.Deny(&tlsctl.Denial{Public: public, Err: err})
 	}
-	c.ring.Clear()
-	c.session.Deny(&tlsctl.Denial{Public: public, Err: err})
 }
 
 // Leaving implements tlsctl.Owner: the session will end, its data keys are dead from here on (S030).
-func (c *client) Leaving(error) {
-	c.gone.Store(true)
+func (c *client) Leaving(error) { c.die() }
+
+// die makes a client's keys useless, for good, and reports whether they were not yet.
+func (c *client) die() bool {
+	first := c.gone.CompareAndSwap(false, true)
 	c.ring.Clear()
+	return first
 }
 
 // closed is what a session's end leaves to do.
 func (s *Server) closed(c *client, err error) {
-	c.gone.Store(true)
-	c.ring.Clear()
+	c.die()
 	s.table.remove(c)
 	c.leaveHalfOpen()
-	if s.closing.Load() && s.table.count() == 0 {
-		s.drain.Do(func() { close(s.drained) })
+	if g := c.decided(); g != nil {
+		s.revoke(g)
 	}
-	c.mu.Lock()
-	g := c.grant
-	c.mu.Unlock()
 	if stream, ok := c.path.Load().sock.(*link.Stream); ok {
 		stream.Close()
 	}
-	if g != nil {
-		s.revoke(g)
+	s.farewellLine(c, err)
+	if s.closing.Load() && s.table.count() == 0 {
+		s.drain.Do(func() { close(s.drained) })
 	}
-	e := c.log.Info()
+}
+
+// farewellLine logs how a session ended. What strangers bring about is logged within bounds only (S103).
+func (s *Server) farewellLine(c *client, err error) {
 	denial := (*tlsctl.Denial)(nil)
+	level := zerolog.InfoLevel
 	switch {
 	case errors.As(err, &denial):
-		e = c.log.Warn()
+		level = zerolog.WarnLevel
 	case !c.established.Load() && errors.Is(err, tlsctl.ErrHandshakeTimeout):
-		e = c.log.Debug() // a stranger can bring it about (S103)
-	}
-	if g != nil {
-		e = e.Str("client", g.name).Uint64("received", c.rx.bytes.Load()).Uint64("sent", c.tx.bytes.Load())
+		level = zerolog.DebugLevel
 	}
 	if !c.established.Load() {
-		e.Err(err).Msg("login ended")
+		if c.log.GetLevel() <= level && s.hush.allows(time.Now()) {
+			c.log.WithLevel(level).Str("error", clipped(err)).Msg("login ended")
+		}
 		return
 	}
-	e.AnErr("reason", err).Stringer("lasted", time.Since(c.opened).Round(time.Second)).Msg("client disconnected")
+	c.log.WithLevel(level).AnErr("reason", err).Str("client", c.decided().name).Stringer("lasted", time.Since(c.opened).Round(time.Second)).
+		Uint64("received", c.rx.bytes.Load()).Uint64("sent", c.tx.bytes.Load()).Msg("client disconnected")
 }

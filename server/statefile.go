@@ -26,18 +26,16 @@ func rewrite(f StateFile, b []byte) error {
 }
 
 // save writes what is remembered of the pool, when it changed. A full disk stops nothing: it is tried again (F09).
-func (s *Server) save(last bool) {
+func (s *Server) save() {
 	if s.parts.Pool == nil || s.live.Load().cfg.PoolPersistEvery == 0 {
 		return
 	}
 	b, changed := s.pool.changes()
-	if changed {
-		if err := rewrite(s.parts.Pool, b); err != nil {
-			s.pool.touch()
-			s.alarmOnce("pool file", err)
-		}
+	if !changed {
+		return
 	}
-	if last && s.parts.Status != nil {
-		s.writeStatus(s.live.Load())
+	if err := rewrite(s.parts.Pool, b); err != nil {
+		s.pool.touch()
+		s.alarmOnce("pool file", err)
 	}
 }

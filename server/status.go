@@ -59,9 +59,9 @@ type ClientStatus struct {
 // Snapshot gathers the server's state. Any goroutine.
 func (s *Server) Snapshot() Snapshot {
 	snap := Snapshot{Time: time.Now(), Started: s.started, Device: s.parts.Device.Name(), Drops: s.drops.snapshot(),
-		Panics: tlsctl.Panics(), Clients: []ClientStatus{}}
+		Panics: tlsctl.Panics() + s.panics.Load(), Clients: []ClientStatus{}}
 	snap.Pool.Leased, snap.Pool.Size = s.pool.usage()
-	for _, c := range s.table.all() {
+	for _, c := range s.table.all(nil) {
 		if !c.established.Load() {
 			snap.HalfOpen++
 			continue

@@ -100,12 +100,16 @@ func (s *Server) accept(ctx context.Context, l StreamListener) error {
 // serve is one stream's life: a reset, which opens the session, then packets until either is over.
 func (s *Server) serve(ctx context.Context, st *link.Stream, lane *lane) {
 	from := st.RemoteAddr()
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(nil, p)
+		}
+	}()
 	c := s.greet(ctx, st, from, lane)
-	s.streams.settled(from.Addr())
 	if c == nil {
 		return
 	}
-	u := &uplink{lane: lane, sock: st, only: c, merge: tun.NewCoalescer(lane.queue)}
+	u := &uplink{lane: lane, sock: st, door: st, only: c, merge: tun.NewCoalescer(lane.queue)}
 	if err := u.run(); err != nil {
 		s.end(c, "connection: "+err.Error())
 		return
@@ -115,20 +119,18 @@ func (s *Server) serve(ctx context.Context, st *link.Stream, lane *lane) {
 
 // greet waits for the first packet and opens a session for it; nil when there is nothing to serve.
 func (s *Server) greet(ctx context.Context, st *link.Stream, from netip.AddrPort, lane *lane) *client {
+	defer s.streams.settled(from.Addr())
 	st.SetLimit(frameLimitBefore)
 	trains, err := st.Receive()
 	if err != nil || len(trains) == 0 {
 		return nil
 	}
-	s.streamGate.Lock()
 	o, err := s.streamGate.GreetStream(time.Now(), from, trains[0].Bytes)
-	s.streamGate.Unlock()
 	if err != nil || o == nil {
 		s.drops.add(dropStranger)
 		return nil
 	}
-	st.SetLimit(frameLimitAfter)
-	c := s.open(ctx, s.streamGate.Gate, o, &path{sock: st, addr: from, home: lane.sender}, true)
+	c := s.open(ctx, s.streamGate, o, &path{outside{st, from}, st, lane.sender}, true)
 	if c == nil {
 		return nil
 	}

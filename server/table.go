@@ -32,16 +32,17 @@ type table struct {
 
 	mu        sync.RWMutex
 	byControl map[controlKey]*client
-	byAddr    map[netip.AddrPort]*client // established (published) clients
-	pending   map[netip.AddrPort]*client // the one unpublished session of an address (S017)
-	clients   map[*client]struct{}       // all, half-open ones too
-	freed     []freedPeer                // in order of time
+	byOutside map[outside]*client  // members
+	pending   map[outside]*client  // the one session of an address that is no member yet (S017)
+	byName    map[string]*client   // members; nil with duplicate-cn
+	clients   map[*client]struct{} // all, half-open ones too
+	freed     []freedPeer          // in order of time
 	nextPeer  datachan.PeerID
 }
 
 type controlKey struct {
-	addr netip.AddrPort
-	sid  tlsctl.SessionID
+	outside
+	sid tlsctl.SessionID
 }
 
 type freedPeer struct {
@@ -62,11 +63,15 @@ type farNet struct {
 
 func newTable(cfg *config.Config) *table {
 	t := &table{
-		byPeer:    make([]atomic.Pointer[client], min(2*cfg.MaxClients+64, 1<<24-2)),
+		// Many times the clients, since ids rest: as many may come and go within peerRest.
+		byPeer:    make([]atomic.Pointer[client], min(4*cfg.MaxClients+1024, int(datachan.NoPeer))),
 		byControl: make(map[controlKey]*client),
-		byAddr:    make(map[netip.AddrPort]*client),
-		pending:   make(map[netip.AddrPort]*client),
+		byOutside: make(map[outside]*client),
+		pending:   make(map[outside]*client),
 		clients:   make(map[*client]struct{}),
+	}
+	if !cfg.DuplicateCN {
+		t.byName = make(map[string]*client)
 	}
 	if cfg.Addr4.IsValid() && cfg.Addr4.Bits() >= 16 {
 		net := cfg.Addr4.Masked()
@@ -127,31 +132,32 @@ func (t *table) peer(id datachan.PeerID) *client {
 	return nil
 }
 
-// at returns the established client at an outside address: for P_DATA_V1 only.
-func (t *table) at(addr netip.AddrPort) *client {
+// at returns the member at an outside address: for P_DATA_V1 only.
+func (t *table) at(o outside) *client {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.byAddr[addr]
+	return t.byOutside[o]
 }
 
-// control returns the client whose control packets come from addr with session id sid.
-func (t *table) control(addr netip.AddrPort, sid tlsctl.SessionID) *client {
+// control returns the client whose control packets come from o with session id sid.
+func (t *table) control(o outside, sid tlsctl.SessionID) *client {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.byControl[controlKey{addr, sid}]
+	return t.byControl[controlKey{o, sid}]
 }
 
 // enter takes a new session in. It returns the older unfinished session of the same address, which must end, and
 // false if there is a session with this very id (a repeated packet) or no room.
-func (t *table) enter(c *client, addr netip.AddrPort, max int) (older *client, ok bool) {
+func (t *table) enter(c *client, max int) (older *client, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k := controlKey{addr, c.sid}
+	o := c.path.Load().outside
+	k := controlKey{o, c.sid}
 	if t.byControl[k] != nil || len(t.clients) >= max {
 		return nil, false
 	}
-	older = t.pending[addr]
-	t.pending[addr] = c
+	older = t.pending[o]
+	t.pending[o] = c
 	t.byControl[k] = c
 	t.clients[c] = struct{}{}
 	return older, true
@@ -172,7 +178,7 @@ func (t *table) allocatePeer(now time.Time) (datachan.PeerID, error) {
 		t.nextPeer++
 		return t.nextPeer - 1, nil
 	}
-	return 0, errNoPeer
+	return datachan.NoPeer, errNoPeer
 }
 
 func (t *table) freePeer(id datachan.PeerID, now time.Time) {
@@ -181,38 +187,50 @@ func (t *table) freePeer(id datachan.PeerID, now time.Time) {
 	t.mu.Unlock()
 }
 
-// publish lets the lanes find c. A client already at the address or an inside address of c is displaced: the newest
-// claim wins. It returns the one at the address, which must end.
-func (t *table) publish(c *client, m *member, iroutes []netip.Prefix) (displaced *client) {
+// publish lets the lanes find c, unless it has ended meanwhile. The newest claim wins (S050): it returns the members
+// that must end now, the one at the same outside address and the one of the same name. A member that has an inside
+// address of c, as two client files may have it, stays, but the address is its own no more.
+func (t *table) publish(c *client, m *member, iroutes []netip.Prefix) (displaced []*client, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	addr := c.path.Load().addr
-	if old := t.byAddr[addr]; old != c {
-		displaced = old
+	if _, here := t.clients[c]; !here || c.gone.Load() {
+		return nil, false
 	}
-	t.byAddr[addr] = c
-	if t.pending[addr] == c {
-		delete(t.pending, addr)
+	o := c.path.Load().outside
+	if old := t.byOutside[o]; old != nil && old != c {
+		displaced = append(displaced, old)
+	}
+	t.byOutside[o] = c
+	if t.pending[o] == c {
+		delete(t.pending, o)
+	}
+	if t.byName != nil {
+		if old := t.byName[m.name]; old != nil && old != c && !slices.Contains(displaced, old) {
+			displaced = append(displaced, old)
+		}
+		t.byName[m.name] = c
 	}
 	c.member.Store(m)
 	far, changed := t.far.Load(), false
+	change := func() {
+		if !changed {
+			far, changed = far.copied(), true
+		}
+	}
 	for _, a := range []netip.Addr{m.addr4, m.addr6} {
 		if !a.IsValid() {
 			continue
 		}
 		if s := t.slot(a); s != nil {
-			s.Store(c)
+			s.Swap(c).lose(a)
 			continue
 		}
-		if !changed {
-			far, changed = far.copied(), true
-		}
+		change()
+		far.hosts[a].lose(a)
 		far.hosts[a] = c
 	}
 	if len(iroutes) > 0 {
-		if !changed {
-			far, changed = far.copied(), true
-		}
+		change()
 		for _, n := range iroutes {
 			far.nets = slices.DeleteFunc(far.nets, func(f farNet) bool { return f.net == n })
 			far.nets = append(far.nets, farNet{n, c})
@@ -223,7 +241,22 @@ func (t *table) publish(c *client, m *member, iroutes []netip.Prefix) (displaced
 		t.far.Store(far)
 	}
 	t.byPeer[m.peer].Store(c)
-	return displaced
+	return displaced, true
+}
+
+// lose takes an inside address from a member, if there is one. The caller holds table.mu.
+func (c *client) lose(a netip.Addr) {
+	if c == nil {
+		return
+	}
+	m := *c.member.Load()
+	if m.addr4 == a {
+		m.addr4 = netip.Addr{}
+	}
+	if m.addr6 == a {
+		m.addr6 = netip.Addr{}
+	}
+	c.member.Store(&m)
 }
 
 func (r *farRoutes) copied() *farRoutes {
@@ -239,24 +272,34 @@ func (r *farRoutes) copied() *farRoutes {
 func (t *table) move(c *client, to *path, sameIdentity func(*client) bool) (stale *client, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	from := c.path.Load()
-	if old := t.byAddr[to.addr]; old != nil && old != c {
+	if _, here := t.clients[c]; !here || c.gone.Load() {
+		return nil, false
+	}
+	if old := t.byOutside[to.outside]; old != nil && old != c && !old.gone.Load() {
 		if !sameIdentity(old) {
 			return nil, false
 		}
 		stale = old
 	}
-	if _, live := t.clients[c]; !live {
-		return nil, false
-	}
-	if t.byAddr[from.addr] == c {
-		delete(t.byAddr, from.addr)
-	}
-	delete(t.byControl, controlKey{from.addr, c.sid})
-	t.byAddr[to.addr] = c
-	t.byControl[controlKey{to.addr, c.sid}] = c
+	t.forget(c)
+	t.byOutside[to.outside] = c
+	t.byControl[controlKey{to.outside, c.sid}] = c
 	c.path.Store(to)
 	return stale, true
+}
+
+// forget forgets where c is. The caller holds mu.
+func (t *table) forget(c *client) {
+	o := c.path.Load().outside
+	if k := (controlKey{o, c.sid}); t.byControl[k] == c {
+		delete(t.byControl, k)
+	}
+	if t.byOutside[o] == c {
+		delete(t.byOutside, o)
+	}
+	if t.pending[o] == c {
+		delete(t.pending, o)
+	}
 }
 
 // remove forgets c everywhere.
@@ -264,17 +307,13 @@ func (t *table) remove(c *client) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.clients, c)
-	addr := c.path.Load().addr
-	delete(t.byControl, controlKey{addr, c.sid})
-	if t.byAddr[addr] == c {
-		delete(t.byAddr, addr)
-	}
-	if t.pending[addr] == c {
-		delete(t.pending, addr)
-	}
+	t.forget(c)
 	m := c.member.Load()
 	if m == nil {
 		return
+	}
+	if t.byName[m.name] == c {
+		delete(t.byName, m.name)
 	}
 	t.byPeer[m.peer].CompareAndSwap(c, nil)
 	for _, a := range []netip.Addr{m.addr4, m.addr6} {
@@ -292,11 +331,11 @@ func (t *table) remove(c *client) {
 	}
 }
 
-// all returns every client, half-open ones too.
-func (t *table) all() []*client {
+// all appends every client to list, half-open ones too.
+func (t *table) all(list []*client) []*client {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return slices.Collect(maps.Keys(t.clients))
+	return slices.AppendSeq(list, maps.Keys(t.clients))
 }
 
 // count is how many sessions there are.
