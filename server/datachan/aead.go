@@ -36,13 +36,11 @@ type aead struct {
 // newAEAD takes the two slots of each direction apart: the cipher key is the start of the first, the implicit
 // part of the nonce the start of the second.
 func newAEAD(name string, head Header, toClient, fromClient []byte, window int) (*aead, error) {
-	n, err := keyLen(name)
-	if err != nil {
-		return nil, err
-	}
+	n := keyLen(name)
 	a := &aead{head: head, series: newSeries(isGCM(name), window)}
 	copy(a.sealIV[:], toClient[slotLen:])
 	copy(a.openIV[:], fromClient[slotLen:])
+	var err error
 	if a.seals, err = newAEADCipher(name, toClient[:n]); err != nil {
 		return nil, err
 	}

@@ -51,10 +51,7 @@ type cbcMode interface {
 // newCBC takes the two slots of each direction apart: the cipher key is the start of the first, the HMAC key, as long
 // as the digest, the start of the second.
 func newCBC(name, digest string, head Header, toClient, fromClient []byte, window int) (*cbc, error) {
-	n, err := keyLen(name)
-	if err != nil {
-		return nil, err
-	}
+	n := keyLen(name)
 	newHash, err := hashByName(digest)
 	if err != nil {
 		return nil, err

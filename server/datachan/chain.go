@@ -39,10 +39,7 @@ type chain struct {
 
 // newChain begins with epoch 1.
 func newChain(cipher string, slot []byte) (*chain, error) {
-	n, err := keyLen(cipher)
-	if err != nil {
-		return nil, err
-	}
+	n := keyLen(cipher)
 	if _, err := newAEADCipher(cipher, slot[:n]); err != nil {
 		return nil, err
 	}

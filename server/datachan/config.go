@@ -1,6 +1,7 @@
 package datachan
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -49,6 +50,9 @@ func (c Config) newKey(toClient, fromClient []byte) (*Key, error) {
 	if c.Framing > StubV2 {
 		return nil, fmt.Errorf("unknown framing %d", c.Framing)
 	}
+	if keyLen(strings.ToUpper(c.Cipher)) == 0 {
+		return nil, fmt.Errorf("unknown data cipher %q", c.Cipher)
+	}
 	c.Cipher = strings.ToUpper(c.Cipher)
 	f, err := c.newFormat(toClient, fromClient)
 	if err != nil {
@@ -71,7 +75,7 @@ func (c *Config) newFormat(toClient, fromClient []byte) (format, error) {
 	case c.Epoch && isCBC:
 		return nil, fmt.Errorf("the epoch format with %s", c.Cipher)
 	case c.Epoch && !c.V2:
-		return nil, fmt.Errorf("the epoch format in P_DATA_V1")
+		return nil, errors.New("the epoch format in P_DATA_V1")
 	case c.Epoch:
 		return newEpochs(c.Cipher, head, toClient, fromClient, c.Window)
 	case isCBC:
@@ -85,15 +89,15 @@ func NewKey(id KeyID, cipher string, peer PeerID, v2 bool, toClient, fromClient 
 	return Config{ID: id, Peer: peer, V2: v2, Cipher: cipher, Window: window}.NewKey(toClient, fromClient)
 }
 
-// keyLen is how many bytes a cipher is keyed with.
-func keyLen(cipher string) (int, error) {
+// keyLen is how many bytes a cipher is keyed with, 0 for what is no cipher here.
+func keyLen(cipher string) int {
 	switch cipher {
 	case "AES-128-GCM", "AES-128-CBC":
-		return 16, nil
+		return 16
 	case "AES-192-GCM", "AES-192-CBC":
-		return 24, nil
+		return 24
 	case "AES-256-GCM", "AES-256-CBC", "CHACHA20-POLY1305":
-		return 32, nil
+		return 32
 	}
-	return 0, fmt.Errorf("unknown data cipher %q", cipher)
+	return 0
 }

@@ -11,7 +11,49 @@ import (
 	"postern/server/datachan"
 )
 
-var ciphers = []string{"AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305"}
+// configs has each format, each of its ciphers or digests, and each framing.
+var configs = []datachan.Config{
+	{Cipher: "AES-128-GCM", V2: true},
+	{Cipher: "AES-192-GCM", V2: true},
+	{Cipher: "AES-256-GCM", V2: true},
+	{Cipher: "AES-256-GCM"},
+	{Cipher: "CHACHA20-POLY1305", V2: true},
+	{Cipher: "AES-256-GCM", V2: true, Framing: datachan.Stub},
+	{Cipher: "AES-256-GCM", V2: true, Framing: datachan.StubSwap},
+	{Cipher: "AES-256-GCM", V2: true, Framing: datachan.StubV2},
+	{Cipher: "AES-128-CBC", Digest: "SHA1", V2: true},
+	{Cipher: "AES-192-CBC", Digest: "SHA224", V2: true},
+	{Cipher: "AES-256-CBC", Digest: "SHA256", V2: true},
+	{Cipher: "AES-256-CBC", Digest: "SHA384"},
+	{Cipher: "AES-256-CBC", Digest: "SHA512", V2: true},
+	{Cipher: "AES-256-CBC", Digest: "SHA1", Framing: datachan.Stub},
+	{Cipher: "AES-128-CBC", Digest: "SHA512", V2: true, Framing: datachan.StubSwap},
+	{Cipher: "AES-128-CBC", Digest: "SHA512", V2: true, Framing: datachan.StubV2},
+	{Cipher: "AES-128-GCM", V2: true, Epoch: true},
+	{Cipher: "CHACHA20-POLY1305", V2: true, Epoch: true},
+	{Cipher: "AES-256-GCM", V2: true, Epoch: true, Framing: datachan.Stub},
+	{Cipher: "AES-256-GCM", V2: true, Epoch: true, Framing: datachan.StubSwap},
+	{Cipher: "AES-256-GCM", V2: true, Epoch: true, Framing: datachan.StubV2},
+}
+
+func describe(c datachan.Config) string {
+	return fmt.Sprintf("%s %s v2=%t epoch=%t %v", c.Cipher, c.Digest, c.V2, c.Epoch, c.Framing)
+}
+
+// ends returns both ends of a key that peer 5 speaks.
+func ends(tb testing.TB, c datachan.Config) (client, server *datachan.Key) {
+	tb.Helper()
+	c.ID, c.Peer = 1, 5
+	client, err := c.NewKey(slots(1), slots(2))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	server, err = c.NewKey(slots(2), slots(1))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return client, server
+}
 
 // slots returns key material that differs for every seed.
 func slots(seed byte) []byte {
@@ -47,86 +89,163 @@ func TestNewKeyRefuses(t *testing.T) {
 			t.Errorf("%s: accepted", c.name)
 		}
 	}
-	if _, err := datachan.NewKey(0, "chacha20-Poly1305", 0, true, slots(1), slots(2), 0); err != nil {
-		t.Errorf("cipher names have no case: %v", err)
+	for _, c := range []datachan.Config{
+		{Cipher: "AES-256-CBC", V2: true},
+		{Cipher: "AES-256-CBC", V2: true, Digest: "none"}, // S072
+		{Cipher: "AES-256-CBC", V2: true, Digest: "MD5"},
+		{Cipher: "AES-256-CBC", V2: true, Digest: "SHA256", Epoch: true},
+		{Cipher: "AES-256-GCM", Epoch: true},
+		{Cipher: "BF-CBC", V2: true, Digest: "SHA1"},
+		{Cipher: "DES-EDE3-CBC", V2: true, Digest: "SHA1"},
+		{Cipher: "none", V2: true, Epoch: true},
+		{Cipher: "AES-256-GCM", V2: true, Framing: datachan.StubV2 + 1},
+		{V2: true},
+	} {
+		if _, err := c.NewKey(slots(1), slots(2)); err == nil {
+			t.Errorf("%s: accepted", describe(c))
+		}
+	}
+	for _, c := range []datachan.Config{
+		{Cipher: "chacha20-Poly1305"},
+		{Cipher: "aes-128-cbc", Digest: "sha256"},
+		{Cipher: "AES-128-gcm", Digest: "whatever"}, // of no effect
+		{Cipher: "chacha20-Poly1305", V2: true, Epoch: true},
+	} {
+		if _, err := c.NewKey(slots(1), slots(2)); err != nil {
+			t.Errorf("%s: %v", describe(c), err)
+		}
 	}
 }
 
 // A train is sealed back to back, each packet over what the one before left behind it, and opened the same way,
-// each packet borrowing from the one behind it.
+// each packet borrowing from the one behind it. No packet gets more room than it asks for.
 func TestTrain(t *testing.T) {
-	for _, cipher := range ciphers {
-		for _, v2 := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s v2=%t", cipher, v2), func(t *testing.T) {
-				server := newKey(t, 3, cipher, 9, v2, slots(2), slots(1), 0)
-				client := newKey(t, 3, cipher, 9, v2, slots(1), slots(2), 0)
-				var want [][]byte
-				for _, letter := range []string{"a", "b", "c"} {
-					want = append(want, bytes.Repeat([]byte(letter), 1400))
+	for _, c := range configs {
+		t.Run(describe(c), func(t *testing.T) {
+			client, server := ends(t, c)
+			head, tail := server.HeadLen(), server.TailLen()
+			if head+tail > datachan.Room {
+				t.Errorf("head %d and tail %d, together more than %d", head, tail, datachan.Room)
+			}
+			var want [][]byte
+			for _, letter := range []string{"a", "b", "c", "P", "\xfa", "\xfb"} { // P is what StubV2 escapes
+				want = append(want, bytes.Repeat([]byte(letter), 1400), []byte(letter+"z"))
+			}
+			for n := range 33 { // every length of padding, twice
+				want = append(want, bytes.Repeat([]byte{byte(n)}, n+1))
+			}
+			arena := make([]byte, 1<<16)
+			var s datachan.Scratch
+			end := 0
+			var sizes []int
+			for i := range want {
+				id, ok := server.Reserve(1)
+				if !ok {
+					t.Fatal("no packet id")
 				}
-				want = append(want, []byte("d"))
+				payload := bytes.Clone(want[i])
+				room := head + len(payload) + tail
+				dst := arena[end : end : end+room]
+				if i%2 == 0 { // in place
+					at := dst[:room][head:]
+					payload = at[:copy(at, payload)]
+				}
+				n := server.Seal(dst, payload, id, &s)
+				if n > room {
+					t.Fatalf("%d bytes in room for %d", n, room)
+				}
+				if i%2 == 1 && !bytes.Equal(payload, want[i]) {
+					t.Errorf("payload %d was written to", i)
+				}
+				sizes = append(sizes, n)
+				end += n
+			}
+			client.Lock()
+			defer client.Unlock()
+			train := arena[:end]
+			for i, n := range sizes {
+				payload, id, err := client.Open(train[:n], &s)
+				if err != nil || id&(1<<48-1) != uint64(i+1) || !bytes.Equal(payload, want[i]) {
+					t.Fatalf("packet %d: %.10q under id %d, error %v", i, payload, id, err)
+				}
+				train = train[n:]
+			}
+		})
+	}
+}
 
-				arena := make([]byte, 3*1424+server.HeadLen()+1+server.TailLen())
-				var s datachan.Scratch
-				end := 0
-				var sizes []int
-				for i, payload := range want {
-					id, ok := server.Reserve(1)
-					if !ok {
-						t.Fatal("no packet id")
-					}
-					dst := arena[end:]
-					if i%2 == 0 { // in place
-						payload = dst[server.HeadLen():][:copy(dst[server.HeadLen():], payload)]
-					}
-					n := server.Seal(dst, payload, id, &s)
-					sizes = append(sizes, n)
-					end += n
-				}
-				wantHead := map[bool]int{true: 24, false: 21}[v2]
-				if server.HeadLen() != wantHead || server.TailLen() != 16 || server.HeadLen()+server.TailLen() > datachan.Room {
-					t.Errorf("head %d, tail %d, want %d, 16", server.HeadLen(), server.TailLen(), wantHead)
-				}
-
-				client.Lock()
-				defer client.Unlock()
-				train := arena[:end]
-				for i, n := range sizes {
-					payload, id, err := client.Open(train[:n], &s)
-					if err != nil || id != uint64(i+1) || !bytes.Equal(payload, want[i]) {
-						t.Fatalf("packet %d: %.10q under id %d, error %v", i, payload, id, err)
-					}
-					train = train[n:]
-				}
-			})
+// What a payload costs, by format (data channel, section 12).
+func TestHeadAndTail(t *testing.T) {
+	for _, c := range []struct {
+		config     datachan.Config
+		head, tail int
+	}{
+		{datachan.Config{Cipher: "AES-256-GCM", V2: true}, 24, 16},
+		{datachan.Config{Cipher: "AES-256-GCM"}, 21, 16},
+		{datachan.Config{Cipher: "AES-256-GCM", V2: true, Framing: datachan.Stub}, 25, 16},
+		{datachan.Config{Cipher: "AES-256-GCM", V2: true, Framing: datachan.StubSwap}, 24, 17},
+		{datachan.Config{Cipher: "AES-256-GCM", V2: true, Framing: datachan.StubV2}, 24, 18},
+		{datachan.Config{Cipher: "AES-256-GCM", V2: true, Epoch: true}, 12, 16},
+		{datachan.Config{Cipher: "AES-128-CBC", Digest: "SHA1", V2: true}, 4 + 20 + 16 + 4, 16},
+		{datachan.Config{Cipher: "AES-128-CBC", Digest: "SHA512"}, 1 + 64 + 16 + 4, 16},
+	} {
+		k, _ := ends(t, c.config)
+		if k.HeadLen() != c.head || k.TailLen() != c.tail {
+			t.Errorf("%s: head %d, tail %d, want %d, %d", describe(c.config), k.HeadLen(), k.TailLen(), c.head, c.tail)
 		}
+	}
+}
+
+// What fits, fits, and a byte more does not.
+func TestFit(t *testing.T) {
+	for _, c := range configs {
+		t.Run(describe(c), func(t *testing.T) {
+			k, _ := ends(t, c)
+			longest := 0 // payload that has made a packet of size bytes at most
+			for size := range 300 {
+				for len(seal(k, make([]byte, longest+1), 1)) <= size {
+					longest++
+				}
+				if got := k.Fit(size); got != longest {
+					t.Fatalf("%d bytes hold %d, want %d", size, got, longest)
+				}
+			}
+		})
 	}
 }
 
 // A packet must not be moved to a buffer of its own behind the caller's back.
 func TestSealWithoutRoom(t *testing.T) {
-	client, _ := pair(t, "AES-256-GCM", 0)
-	defer func() {
-		if recover() == nil {
-			t.Error("sealed into a buffer without room for the tail")
-		}
-	}()
-	client.Seal(make([]byte, client.HeadLen()+10), make([]byte, 10), 1, new(datachan.Scratch))
+	for _, c := range configs {
+		t.Run(describe(c), func(t *testing.T) {
+			client, _ := ends(t, c)
+			defer func() {
+				if recover() == nil {
+					t.Error("sealed into a buffer without room for the tail")
+				}
+			}()
+			client.Seal(make([]byte, client.HeadLen()+10), make([]byte, 10), 1<<48|1, new(datachan.Scratch))
+		})
+	}
 }
 
 // Whatever is cut off or flipped, in the header, the tag or the body, the packet is refused and the key behaves as
 // if it had never come (S076).
 func TestForgeriesLeaveNoTrace(t *testing.T) {
-	for _, cipher := range ciphers {
-		t.Run(cipher, func(t *testing.T) {
-			client, server := pair(t, cipher, 0)
-			good := seal(client, []byte("payload"), 5)
+	for _, c := range configs {
+		t.Run(describe(c), func(t *testing.T) {
+			client, server := ends(t, c)
+			first, _ := client.Reserve(5)
+			good := seal(client, []byte("payload"), first+4)
 			for n := range good {
 				if _, _, err := open(t, server, good[:n]); err == nil {
 					t.Errorf("opened when cut to %d bytes", n)
 				}
 			}
 			for bit := range 8 * len(good) {
+				if head, _ := datachan.ParseHeader(good); bit/8 < head.Len && (c.Digest != "" || !c.V2) {
+					continue // these formats leave the header alone
+				}
 				bad := bytes.Clone(good)
 				bad[bit/8] ^= 1 << (bit % 8)
 				if _, _, err := open(t, server, bad); err == nil {
@@ -147,8 +266,12 @@ func TestForgeriesLeaveNoTrace(t *testing.T) {
 			if _, _, err := open(t, server, good); !errors.Is(err, datachan.ErrReplay) {
 				t.Errorf("the good packet again: %v, want %v", err, datachan.ErrReplay)
 			}
-			if packets, bytes := server.Usage(); packets != 1 || bytes != 7 {
-				t.Errorf("counted %d packets, %d bytes, want 1, 7", packets, bytes)
+			framed := len("payload")
+			if c.Framing == datachan.Stub || c.Framing == datachan.StubSwap {
+				framed++
+			}
+			if packets, bytes := server.Usage(); packets != 1 || bytes != uint64(framed) {
+				t.Errorf("counted %d packets, %d bytes, want 1, %d", packets, bytes, framed)
 			}
 		})
 	}
@@ -304,11 +427,11 @@ func TestOpenConcurrently(t *testing.T) {
 }
 
 func TestNoAllocations(t *testing.T) {
-	for _, cipher := range ciphers {
-		client, server := pair(t, cipher, 0)
+	for _, c := range configs {
+		client, server := ends(t, c)
 		var s datachan.Scratch
-		payload := make([]byte, 1400)
-		buf := make([]byte, 1500)
+		payload := bytes.Repeat([]byte{0x50}, 1400)
+		buf := make([]byte, 1600)
 		if n := testing.AllocsPerRun(100, func() {
 			id, _ := client.Reserve(1)
 			packet := buf[:client.Seal(buf, payload, id, &s)]
@@ -322,37 +445,47 @@ func TestNoAllocations(t *testing.T) {
 			server.Unlock()
 			client.AddUsage(1, len(payload))
 		}); n != 0 {
-			t.Errorf("%s: %v allocations a packet", cipher, n)
+			t.Errorf("%s: %v allocations a packet", describe(c), n)
 		}
 	}
 }
 
+// Whatever the format, only what was sealed opens, and nothing makes it stumble.
 func FuzzOpen(f *testing.F) {
 	var file aeadVectors
 	readVectors(f, "data-aead.json", &file)
 	for _, v := range append(file.Vectors, file.MustReject...) {
-		f.Add([]byte(v.Packet))
+		f.Add(uint8(2), []byte(v.Packet))
 	}
-	f.Add([]byte{})
-	f.Add([]byte{0x30})
-	client, _ := pair(f, "AES-256-GCM", 0)
-	f.Add(seal(client, []byte("genuine"), 1))
-	genuine := seal(client, []byte("genuine"), 1)
-	f.Fuzz(func(t *testing.T, packet []byte) {
-		_, server := pair(t, "AES-256-GCM", 0)
+	for i, c := range configs {
+		f.Add(uint8(i), []byte{})
+		f.Add(uint8(i), []byte{0x30})
+		client, _ := ends(f, c)
+		for range 3 {
+			id, _ := client.Reserve(1)
+			f.Add(uint8(i), seal(client, []byte("genuine"), id))
+		}
+		if c.Epoch {
+			client.RaiseTo(9)
+			f.Add(uint8(i), seal(client, []byte("genuine"), 9<<48|1))
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, packet []byte) {
+		c := configs[int(which)%len(configs)]
+		_, server := ends(t, c)
 		payload, _, err := open(t, server, packet)
-		if (err == nil) != bytes.Equal(packet, genuine) {
-			t.Errorf("%x: %q, error %v", packet, payload, err)
+		if err == nil && string(payload) != "genuine" {
+			t.Errorf("%s: %x was opened: %q", describe(c), packet, payload)
 		}
 	})
 }
 
 func BenchmarkSeal(b *testing.B) {
-	for _, cipher := range ciphers {
-		b.Run(cipher, func(b *testing.B) {
-			client, _ := pair(b, cipher, 0)
+	for _, c := range configs {
+		b.Run(describe(c), func(b *testing.B) {
+			client, _ := ends(b, c)
 			var s datachan.Scratch
-			buf := make([]byte, 1500)
+			buf := make([]byte, 1600)
 			payload := buf[client.HeadLen():][:1400]
 			b.SetBytes(1400)
 			b.ReportAllocs()
@@ -368,24 +501,25 @@ func BenchmarkSeal(b *testing.B) {
 }
 
 func BenchmarkOpen(b *testing.B) {
-	for _, cipher := range ciphers {
-		b.Run(cipher, func(b *testing.B) {
-			client, server := pair(b, cipher, 0)
+	for _, c := range configs {
+		b.Run(describe(c), func(b *testing.B) {
+			client, server := ends(b, c)
 			var s datachan.Scratch
-			buf := make([]byte, 1500)
+			buf := make([]byte, 1400)
 			// Sealing, which Open undoes, is not counted: packets are made a batch at a time.
 			const batch = 64
 			var packets [batch][]byte
 			for i := range packets {
-				packets[i] = make([]byte, 1500)
+				packets[i] = make([]byte, 1600)
 			}
 			b.SetBytes(1400)
 			b.ReportAllocs()
 			for i := 0; i < b.N; i++ {
 				if i%batch == 0 {
 					b.StopTimer()
+					first, _ := client.Reserve(batch)
 					for j := range packets {
-						packets[j] = packets[j][:client.Seal(packets[j][:1500], buf[:1400], uint64(i+j+1), &s)]
+						packets[j] = packets[j][:client.Seal(packets[j][:1600], buf, first+uint64(j), &s)]
 					}
 					b.StartTimer()
 				}

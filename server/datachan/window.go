@@ -33,8 +33,11 @@ func newWindow(size int) window {
 
 // accept reports whether id is new, and marks it seen.
 func (w *window) accept(id uint64) bool {
+	if id <= w.expired { // 0 at least
+		return false
+	}
 	if w.size == 0 {
-		if id <= w.expired || w.highest != 0 && id != w.highest+1 {
+		if w.highest != 0 && id != w.highest+1 {
 			return false
 		}
 		w.highest = id
@@ -48,7 +51,7 @@ func (w *window) accept(id uint64) bool {
 			w.words[(old+n)&mask] = 0
 		}
 		w.highest = id
-	} else if w.highest-id >= w.size || id <= w.expired {
+	} else if w.highest-id >= w.size {
 		return false
 	}
 	word, bit := &w.words[id/64&mask], uint64(1)<<(id%64)
