@@ -23,7 +23,8 @@ import (
 //	V1: [op|key 1]           [HMAC 20..64][IV 16][ CBC( packet id 4, payload, padding 1..16 ) ]
 //	                                      `------------- authenticated ----------------------'
 //
-// The header is not authenticated: that a client is found by its peer id proves nothing before the HMAC is right.
+// The header is not authenticated. A client without a peer id sends V1 only, so for it a V2 is a packet that somebody
+// gave another header, to make the client seem to float (S077).
 //
 // Cipher and HMAC objects of the standard library carry state through each packet. For opening there is one of each,
 // kept by the key's lock. For sealing there is one of each too, and a mutex: nearly always a key seals in one
@@ -160,7 +161,7 @@ func (c *cbc) open(h Header, b []byte, s *Scratch) (payload []byte, id uint64, e
 	if len(b) < body+aes.BlockSize {
 		return nil, 0, ErrShort
 	}
-	if c.in.beset() {
+	if c.in.beset() || h.Op == OpDataV2 && c.head.Op == OpDataV1 {
 		return nil, 0, ErrAuth
 	}
 	c.checks.Reset()

@@ -234,3 +234,23 @@ func TestCBCMalformed(t *testing.T) {
 		}
 	}
 }
+
+// The HMAC does not cover the header, so a packet of a client that has no peer id must not pass for one of a client
+// that has, which could float (S077). A client that has been told its peer id may still send a last V1.
+func TestCBCHeaderRewritten(t *testing.T) {
+	c := datachan.Config{Cipher: "AES-128-CBC", Digest: "SHA256"}
+	client, server := ends(t, c)
+	v1 := seal(client, []byte("payload"), 1)
+	v2 := append([]byte{0x49, 0, 0, 5}, v1[1:]...)
+	if _, _, err := open(t, server, v2); !errors.Is(err, datachan.ErrAuth) {
+		t.Errorf("as a V2: %v, want %v", err, datachan.ErrAuth)
+	}
+	if _, _, err := open(t, server, v1); err != nil {
+		t.Errorf("as it was: %v", err)
+	}
+	c.V2 = true
+	_, server = ends(t, c)
+	if _, _, err := open(t, server, v1); err != nil {
+		t.Errorf("by a key that seals V2: %v", err)
+	}
+}

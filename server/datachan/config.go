@@ -10,7 +10,8 @@ import (
 type Config struct {
 	ID   KeyID
 	Peer PeerID
-	// V2 seals as P_DATA_V2 for Peer, otherwise as P_DATA_V1. Both are opened, except by an epoch key.
+	// V2 seals as P_DATA_V2 for Peer, otherwise as P_DATA_V1. Both are opened, unless the format has its reasons: the
+	// epoch format is V2 only, and a CBC key without V2 is V1 only.
 	V2 bool
 	// Cipher is AES-128-GCM, AES-192-GCM, AES-256-GCM, CHACHA20-POLY1305, AES-128-CBC, AES-192-CBC or AES-256-CBC,
 	// in any case.

@@ -369,8 +369,8 @@ func TestEpochAdvance(t *testing.T) {
 		{"peer worn out", "AES-128-GCM", func(k *datachan.Key) { k.SetOpenedWear(datachan.WornOut) }, true, false, 2},
 		{"peer's ChaCha does not wear", "CHACHA20-POLY1305", func(k *datachan.Key) { k.SetOpenedWear(datachan.WornOut) }, true, false, 1},
 		{"peer worn out, we are ahead", "AES-128-GCM", func(k *datachan.Key) { k.RaiseTo(2); k.SetOpenedWear(datachan.WornOut) }, true, false, 2},
-		{"few forgeries", "CHACHA20-POLY1305", func(k *datachan.Key) { k.SetEpochFailed(datachan.FailLimit/2 - 2) }, false, true, 1},
-		{"many forgeries", "CHACHA20-POLY1305", func(k *datachan.Key) { k.SetEpochFailed(datachan.FailLimit/2 - 1) }, false, true, 2},
+		{"few forgeries", "CHACHA20-POLY1305", func(k *datachan.Key) { k.SetFailed(datachan.FailLimit/2 - 2) }, false, true, 1},
+		{"many forgeries", "CHACHA20-POLY1305", func(k *datachan.Key) { k.SetFailed(datachan.FailLimit/2 - 1) }, false, true, 2},
 	} {
 		client, server := ends(t, datachan.Config{Cipher: c.cipher, V2: true, Epoch: true})
 		c.wear(server)

@@ -12,7 +12,14 @@ func (k *Key) series() *series {
 }
 
 func (k *Key) SetReserved(id uint64) { k.series().out.taken.Store(id) }
-func (k *Key) SetFailed(n uint64)    { k.series().in.failed = n }
+
+func (k *Key) SetFailed(n uint64) {
+	if e, ok := k.format.(*epochs); ok {
+		e.current.failed = n
+		return
+	}
+	k.series().in.failed = n
+}
 func (k *Key) SetOpened(packets, bytes uint64) {
 	k.series().in.worn = wear(int(packets), int(bytes))
 }
@@ -35,13 +42,12 @@ const (
 
 func (k *Key) epochs() *epochs { return k.format.(*epochs) }
 
-func (k *Key) SendEpoch() uint32       { return k.epochs().sending.Load().epoch }
-func (k *Key) ReceiveEpoch() uint32    { return k.epochs().current.epoch }
-func (k *Key) RaiseTo(epoch uint32)    { k.epochs().raise(epoch) }
-func (k *Key) SetSealedWear(n uint64)  { k.epochs().sending.Load().worn.Store(n) }
-func (k *Key) SetOpenedWear(n uint64)  { k.epochs().current.worn = n }
-func (k *Key) SetEpochFailed(n uint64) { k.epochs().current.failed = n }
-func (k *Key) SetCounter(n uint64)     { k.epochs().sending.Load().taken.Store(n) }
+func (k *Key) SendEpoch() uint32      { return k.epochs().sending.Load().epoch }
+func (k *Key) ReceiveEpoch() uint32   { return k.epochs().current.epoch }
+func (k *Key) RaiseTo(epoch uint32)   { k.epochs().raise(epoch) }
+func (k *Key) SetSealedWear(n uint64) { k.epochs().sending.Load().worn.Store(n) }
+func (k *Key) SetOpenedWear(n uint64) { k.epochs().current.worn = n }
+func (k *Key) SetCounter(n uint64)    { k.epochs().sending.Load().taken.Store(n) }
 func (k *Key) SetReceiveEpoch(epoch uint32) {
 	e := k.epochs()
 	e.current = &openEpoch{epochKey: e.opens.key(epoch)}

@@ -372,21 +372,29 @@ func TestNearEnd(t *testing.T) {
 
 // After too many forgeries not even a good packet is believed.
 func TestForgeryLimit(t *testing.T) {
-	client, server := pair(t, "AES-256-GCM", 0)
-	server.SetFailed(1<<36 - 2)
-	good, bad := seal(client, []byte("x"), 1), seal(client, []byte("x"), 2)
-	bad[10]++
-	if _, _, err := open(t, server, bad); !errors.Is(err, datachan.ErrAuth) {
-		t.Fatal(err)
-	}
-	if _, _, err := open(t, server, good); err != nil {
-		t.Errorf("one below the limit: %v", err)
-	}
-	if _, _, err := open(t, server, bad); !errors.Is(err, datachan.ErrAuth) {
-		t.Fatal(err)
-	}
-	if _, _, err := open(t, server, seal(client, []byte("x"), 3)); !errors.Is(err, datachan.ErrAuth) {
-		t.Errorf("at the limit: %v, want %v", err, datachan.ErrAuth)
+	for _, c := range []datachan.Config{
+		{Cipher: "AES-256-GCM", V2: true},
+		{Cipher: "AES-256-CBC", Digest: "SHA1", V2: true},
+		{Cipher: "AES-256-GCM", V2: true, Epoch: true},
+	} {
+		client, server := ends(t, c)
+		server.SetFailed(datachan.FailLimit - 2)
+		packet := func() []byte {
+			id, _ := client.Reserve(1)
+			return seal(client, []byte("x"), id)
+		}
+		bad := packet()
+		bad[len(bad)-1]++
+		opens := func(what string, packet []byte, want error) {
+			t.Helper()
+			if _, _, err := open(t, server, packet); !errors.Is(err, want) {
+				t.Errorf("%s: %s: %v, want %v", describe(c), what, err, want)
+			}
+		}
+		opens("a forgery", bad, datachan.ErrAuth)
+		opens("one below the limit", packet(), nil)
+		opens("another forgery", bad, datachan.ErrAuth)
+		opens("at the limit", packet(), datachan.ErrAuth)
 	}
 }
 
