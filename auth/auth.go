@@ -1,4 +1,3 @@
-// Package auth decides whether a login is good: local users, LDAP, and combinations of them.
 package auth
 
 import (
@@ -12,7 +11,14 @@ type Request struct {
 	Username   string // as the client sent it, control bytes replaced; "" when none was sent
 	Password   []byte // overwritten by the caller when Authenticate has returned
 	CommonName string // of the verified certificate; "" without one
+	CertKey    []byte // SHA-256 of that certificate's public key (RawSubjectPublicKeyInfo); nil without one
 	Source     netip.AddrPort
+
+	Can      Methods // how the user can be asked for more; none means that a Challenge would be in vain
+	State    string  // of the Challenge that Response answers; "" at first
+	Response []byte  // what the user answered, nil for nothing; overwritten by the caller like Password
+
+	Token *TokenReport // with TokenOptions.External only
 }
 
 // An Identity is who a login turned out to be.
@@ -24,8 +30,8 @@ type Identity struct {
 
 // An Authenticator judges logins. Any goroutine. It returns by the deadline of ctx.
 //
-// The error is a *Denied when the answer is a definite no, and anything else when the back end could not be asked
-// (the client is then told to try again later).
+// The error is a *Denied when the answer is a definite no, a *Challenge when the user is to be asked for more, and
+// anything else when the back end could not be asked (the client is then told to try again later).
 type Authenticator interface {
 	Authenticate(ctx context.Context, r *Request) (*Identity, error)
 }

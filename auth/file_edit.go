@@ -75,8 +75,8 @@ func editUser(path, name string, password []byte, change func(lines []userLine, 
 	if err != nil {
 		return err
 	}
-	if strings.Contains(canonical, ":") || canonical[0] == '#' {
-		return fmt.Errorf("user %q: a name in the user file has no ':' and does not begin with '#'", canonical)
+	if err := writableName(canonical); err != nil {
+		return err
 	}
 	hash := newHash(password)
 	line := userLine{text: canonical + ":" + hash.String(), name: canonical, hash: hash}
@@ -85,13 +85,40 @@ func editUser(path, name string, password []byte, change func(lines []userLine, 
 	})
 }
 
+// writableName refuses the canonical names that a line could not begin with.
+func writableName(name string) error {
+	if strings.Contains(name, ":") || name[0] == '#' {
+		return fmt.Errorf("user %q: a name in the user file has no ':' and does not begin with '#'", name)
+	}
+	return nil
+}
+
 func lineOf(lines []userLine, name string) int {
 	return slices.IndexFunc(lines, func(l userLine) bool { return l.name == name })
 }
 
-// edit replaces the user file by what change makes of its lines, whole or not at all (security S111). Edits wait for
-// each other.
+// edit replaces the user file by what change makes of its lines.
 func edit(path string, change func([]userLine) ([]userLine, error)) error {
+	return rewrite(path, func(text []byte) ([]byte, error) {
+		lines, err := parseUsers(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%w", path, err)
+		}
+		if lines, err = change(lines); err != nil {
+			return nil, err
+		}
+		var out bytes.Buffer
+		for _, l := range lines {
+			out.WriteString(l.text)
+			out.WriteByte('\n')
+		}
+		return out.Bytes(), nil
+	})
+}
+
+// rewrite replaces a file about users by what change makes of its text, whole or not at all (security S111). Of a file
+// that is not there the text is empty. Edits wait for each other.
+func rewrite(path string, change func(text []byte) ([]byte, error)) error {
 	// The directory is the lock: the file itself is replaced, so whoever waited for it would hold the old one.
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
@@ -106,19 +133,10 @@ func edit(path string, change func([]userLine) ([]userLine, error)) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	lines, err := parseUsers(text)
-	if err != nil {
-		return fmt.Errorf("%s:%w", path, err)
-	}
-	if lines, err = change(lines); err != nil {
+	if text, err = change(text); err != nil {
 		return err
 	}
-	var out bytes.Buffer
-	for _, l := range lines {
-		out.WriteString(l.text)
-		out.WriteByte('\n')
-	}
-	return replaceFile(dir, path, out.Bytes())
+	return replaceFile(dir, path, text)
 }
 
 // replaceFile puts text in the place of the file at path, which keeps its owner and mode; a new one gets 0600.

@@ -26,7 +26,8 @@ type ThrottleOptions struct {
 //	t := NewThrottle(ThrottleOptions{}, log)
 //	logins := MatchCertificate(t.Limit(FileFirst(users, t.Spare(directory))))
 //
-// A source is an IPv4 address or an IPv6 /64. Only *Denied counts as a failure: a broken back end is no guess.
+// A source is an IPv4 address or an IPv6 /64. Only *Denied counts as a failure: a broken back end is no guess, and
+// nor is what was right before.
 // Counters are lost when the program ends.
 type Throttle struct {
 	o   ThrottleOptions
@@ -139,7 +140,7 @@ func (l limit) Authenticate(ctx context.Context, r *Request) (*Identity, error) 
 		}
 	}()
 	id, err := l.next.Authenticate(ctx, r)
-	failed = isDenied(err) && !errors.Is(err, errSpared) // who was spared has guessed nothing
+	failed = isGuess(err) && !errors.Is(err, errSpared) // who was spared has guessed nothing
 	succeeded = err == nil && id != nil
 	return id, err
 }
@@ -190,7 +191,7 @@ func (s spare) Authenticate(ctx context.Context, r *Request) (*Identity, error) 
 		}
 	}()
 	id, err := s.next.Authenticate(ctx, r)
-	failed = isDenied(err) && !errors.Is(err, ErrUnknownUser) // nobody's password was tried for an unknown user
+	failed = isGuess(err) && !errors.Is(err, ErrUnknownUser) // nobody's password was tried for an unknown user
 	return id, err
 }
 
@@ -232,6 +233,8 @@ func (t *Throttle) leave() {
 	close(t.free)
 	t.free = make(chan struct{})
 }
+
+func isGuess(err error) bool { return isDenied(err) && !errors.Is(err, errNoGuess) }
 
 func isDenied(err error) bool {
 	var denied *Denied

@@ -1,0 +1,43 @@
+// Package auth decides whether a login is good: local users, LDAP, second factors, tokens, and combinations of them.
+//
+// Everything is an Authenticator around others. Those further out see more of a login, those further in may cost more:
+//
+//	Tokens.Login            a token in place of the password ends here: nobody below is asked
+//	 └ Answers              takes what is inside a password apart: SCRV1, CRV1
+//	    └ TOTP.Require      password and code, neither of which tells about the other
+//	       └ MatchCertificate   the login is the certificate's
+//	          └ Throttle.Limit     so many guesses
+//	             └ FileFirst          the user file,
+//	                └ Throttle.Spare     or, within what locks no account there,
+//	                   └ LDAP               the directory
+//
+// # Second factors
+//
+// A user proves more than a password in one of four ways, of which the first two need no question:
+//
+//	code in the password      secret123456                  split by TOTP.Require
+//	static challenge          SCRV1:cGFzcw==:MTIzNDU2       the client has asked: Request.Response
+//	in the session            AUTH_PENDING; INFO_PRE,CR_TEXT:R,E:text;  CR_RESPONSE,MTIzNDU2
+//	dynamic challenge         AUTH_FAILED,CRV1:...;  a new session with the password CRV1::state::123456
+//
+// For the other two Authenticate is called twice. At first it returns a *Challenge, whoever the user is and whatever
+// the password was (security S045), and remembers what it has found out under Challenge.State. The server picks what
+// the client knows out of Request.Can, asks, and comes back with an answer:
+//
+//	                       Authenticate{Username, Password, Can}
+//	                                    │
+//	    ┌────────────────┬──────────────┴──┬─────────────────────────┐
+//	*Identity         *Denied          *Challenge                other error
+//	come in         AUTH_FAILED            │                   AUTH_FAILED,TEMP
+//	                          CR_TEXT ─────┴───── CRV1
+//	                             │                  │
+//	           the session asks and waits;     the session ends with AUTH_FAILED,CRV1;
+//	           the server sets r.State and     the client's next one brings the answer as
+//	           r.Response                      its password, and Answers sets the same
+//	                             │                  │
+//	                       Authenticate{Username, State, Response}
+//
+// A state is good once, for Challenge.Within, and for the user and certificate that it was given to. A challenge with
+// a URL has no Response: the second Authenticate waits until the user has been there, or ctx ends. What answers
+// a challenge is sent as late after the login's arrival as a refusal is, or the time would tell what the answer did not.
+package auth
