@@ -203,9 +203,10 @@ func (e *epochs) follow(r *openEpoch) {
 	e.raise(r.epoch)
 }
 
-// relieve begins a new epoch when r, with which the peer still seals, has had enough, so that the peer will follow.
+// relieve begins a new epoch when r's has had enough, so that the peer will follow. It waits for that: while we are
+// ahead already, there is nothing more to do.
 func (e *epochs) relieve(r *openEpoch) {
-	if r != e.current || r.failed < failLimit/2 && (!e.gcm || r.worn <= wornOut) {
+	if r.failed < failLimit/2 && (!e.gcm || r.worn <= wornOut) {
 		return
 	}
 	if e.sending.Load().epoch == r.epoch {

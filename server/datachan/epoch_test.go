@@ -315,6 +315,16 @@ func TestEpochForgery(t *testing.T) {
 	if server.FutureKeys() != 0 {
 		t.Errorf("%d future keys after the switch", server.FutureKeys())
 	}
+	far := sealIn(client, 5+16, 1)
+	far[20]++
+	open(t, server, far)
+	client, _ = ends(t, epochConfig)
+	if _, _, err := open(t, server, sealIn(client, 6, 1)); err != nil {
+		t.Error(err)
+	}
+	if server.FutureKeys() != 15 {
+		t.Errorf("%d future keys one epoch on, want 15", server.FutureKeys())
+	}
 	v1 := append([]byte{0x31}, good[4:]...)
 	if _, _, err := open(t, server, v1); !errors.Is(err, datachan.ErrAuth) {
 		t.Errorf("as a P_DATA_V1: %v, want %v", err, datachan.ErrAuth)
