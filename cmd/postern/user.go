@@ -14,7 +14,7 @@ import (
 	"postern/auth"
 )
 
-// userCommand edits the local user file of auth-users-file. A running server sees the change at the next login.
+// userCommand edits the local user file of auth-users-file, and the secrets of totp-secrets-file. A running server sees the change at the next login.
 func userCommand() *cli.Command {
 	file := &cli.StringFlag{
 		Name: "file", Aliases: []string{"f"}, Value: "users",
@@ -22,7 +22,7 @@ func userCommand() *cli.Command {
 	}
 	return &cli.Command{
 		Name:  "user",
-		Usage: "edit the local user file",
+		Usage: "edit the local user file, and the second factors of all users",
 		Subcommands: []*cli.Command{
 			{
 				Name: "add", Usage: "add a user; the password is asked for, or is the first line of the input",
@@ -59,6 +59,7 @@ func userCommand() *cli.Command {
 					return nil
 				},
 			},
+			userTOTPCommand(),
 		},
 	}
 }
