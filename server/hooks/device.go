@@ -3,7 +3,6 @@ package hooks
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"strconv"
 )
@@ -19,7 +18,7 @@ const (
 // Up runs the up script. An error means that the server must not go on.
 func (r *Runner) Up(ctx context.Context, c Context) error { return r.device(ctx, Up, c, "") }
 
-// Down runs the down script. signal is what ends the server or the device: "sigterm", "sigusr1", ...; "" is not told.
+// Down runs the down script. Its error is worth a warning. signal is what ends the server or the device: "sigterm", "sigusr1", ...; "" is not told.
 func (r *Runner) Down(ctx context.Context, c Context, signal string) error {
 	return r.device(ctx, Down, c, signal)
 }
@@ -37,10 +36,11 @@ func (r *Runner) device(ctx context.Context, k Kind, c Context, signal string) e
 	if signal != "" {
 		env.set("signal", signal)
 	}
-	var args []string
-	if k == RouteUp {
+	if k != Up { // where OpenVPN has set up its routes
 		env.set("redirect_gateway", flag(d.RedirectGateway))
-	} else {
+	}
+	var args []string
+	if k != RouteUp {
 		args = []string{d.Dev, strconv.Itoa(d.MTU), "0", "", "", string(c)}
 		if d.Local4.IsValid() {
 			args[3] = d.Local4.Addr().String()
@@ -69,9 +69,10 @@ const (
 	MetadataTimestamp MetadataType = 1
 )
 
-// TLSCryptV2Verify asks whether a client key with this metadata may still be used. It runs for the first packet of a
-// client. The error is a *Refusal when the packet is to be dropped for what the script said.
-func (r *Runner) TLSCryptV2Verify(ctx context.Context, from netip.AddrPort, t MetadataType, metadata []byte) error {
+// TLSCryptV2Verify asks whether a client key with this metadata, what follows the byte with its type, may still be
+// used. It runs for the first packet of a client. The error is a *Refusal when the packet is to be dropped for what
+// the script said.
+func (r *Runner) TLSCryptV2Verify(ctx context.Context, t MetadataType, metadata []byte) error {
 	if !r.Has(TLSCryptV2Verify) {
 		return nil
 	}
@@ -80,7 +81,7 @@ func (r *Runner) TLSCryptV2Verify(ctx context.Context, from netip.AddrPort, t Me
 		return fmt.Errorf("%s script: %w", TLSCryptV2Verify, err)
 	}
 	defer os.Remove(path)
-	env := r.environment(&ClientInfo{Untrusted: from})
+	var env Env // OpenVPN tells nothing else
 	env.setInt("metadata_type", int(t))
 	env.set("metadata_file", path)
 	status, err := r.run(ctx, TLSCryptV2Verify, "", nil, env)

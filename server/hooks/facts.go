@@ -28,9 +28,9 @@ type Daemon struct {
 	Local6  netip.Prefix
 	Remote6 netip.Addr
 
-	Routes          []Route // of the server itself: the directives route and route-ipv6
-	VPNGateway      netip.Addr
-	NetGateway      netip.Addr // the host's default gateway; 0.0.0.0 when there is none
+	Routes          []Route    // of the server itself: the directives route and route-ipv6
+	VPNGateway      netip.Addr // where routes without a gateway of their own lead; told when there are routes
+	NetGateway      netip.Addr // the host's default gateway, 0.0.0.0 without one; told when there are routes
 	RedirectGateway bool
 
 	SetEnv [][2]string // setenv of the configuration, in order; these names pass as they are
@@ -64,8 +64,8 @@ type CertInfo struct {
 // ClientInfo is what is known of a client so far; what is not known yet is left zero, and scripts are not told it.
 //
 // From tls-verify on: Chain, Untrusted and, when the client's own certificate is looked at, CommonName. From
-// auth-user-pass-verify on: Username, Peer and the token's session. From client-connect on: Trusted, Since and the
-// addresses. It is not changed while a call uses it.
+// auth-user-pass-verify on: Username, Peer and the token's session. From client-crresponse on: Trusted. From
+// client-connect on: Since and the addresses. It is not changed while a call uses it.
 type ClientInfo struct {
 	Chain      []CertInfo // verified; the client's own certificate first
 	CommonName string     // the user name, with username-as-common-name, once that is decided
@@ -140,6 +140,9 @@ func (d *Daemon) environment() Env {
 }
 
 func (d *Daemon) addRoutes(e *Env) {
+	if len(d.Routes) == 0 {
+		return
+	}
 	e.setAddr("route_vpn_gateway", d.VPNGateway)
 	e.setAddr("route_net_gateway", d.NetGateway)
 	n4, n6 := 0, 0

@@ -46,3 +46,6 @@ func (k Kind) beforeLogin() bool {
 	}
 	return false
 }
+
+// forgiving tells the hooks whose failure changes nothing for anybody.
+func (k Kind) forgiving() bool { return k == Down || k == RouteUp || k == ClientDisconnect }

@@ -108,9 +108,6 @@ func (s *Session) AuthUserPassVerify(ctx context.Context, c *ClientInfo, cred Cr
 	if !s.r.Has(AuthUserPassVerify) {
 		return &Login{}, nil
 	}
-	if !s.r.o.PasswordInFile && s.r.o.Security < 3 {
-		return nil, fmt.Errorf("%s script: %w: via-env needs 3", AuthUserPassVerify, ErrSecurity)
-	}
 	leave, err := s.turn.wait(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%s script: waiting for an earlier one: %w", AuthUserPassVerify, err)
@@ -239,13 +236,14 @@ func (p *Pending) knownTo(c *ClientInfo) bool {
 	return false
 }
 
-// ClientCRResponse hands a client's answer to a challenge to the script, while a login waits. The script is told the
-// login's files and answers there. The error is a *Refusal when the login is to fail at once.
-func (s *Session) ClientCRResponse(ctx context.Context, c *ClientInfo, response []byte) error {
+// ClientCRResponse hands a client's answer to a challenge to the script, while a login waits. response is what the
+// client sent behind CR_RESPONSE: base64, which OpenVPN leaves to the script to decode. The script is told the login's
+// files and answers there. The error is a *Refusal when the login is to fail at once.
+func (s *Session) ClientCRResponse(ctx context.Context, c *ClientInfo, response string) error {
 	if !s.r.Has(ClientCRResponse) {
 		return nil
 	}
-	path, err := makeFile(s.r.o.TempDir, "cr", response)
+	path, err := makeFile(s.r.o.TempDir, "cr", []byte(clean(response)+"\n"))
 	if err != nil {
 		return fmt.Errorf("%s script: %w", ClientCRResponse, err)
 	}

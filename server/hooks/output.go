@@ -71,21 +71,16 @@ func (r *Runner) logOutput(out *os.File, log zerolog.Logger) {
 func logLines(out io.Reader, log zerolog.Logger) {
 	in := bufio.NewReaderSize(out, maxOutputLine)
 	left := maxOutput
-	for {
-		line, err := in.ReadSlice('\n')
-		rest := errors.Is(err, bufio.ErrBufferFull)
-		if text := printable(line); text != "" && left > 0 {
+	for begins := true; ; {
+		part, err := in.ReadSlice('\n')
+		if text := printable(part); begins && text != "" && left > 0 {
 			log.Info().Msg(text)
+			if left -= len(part); left <= 0 {
+				log.Warn().Msgf("the script prints more than %d bytes: the rest is dropped", maxOutput)
+			}
 		}
-		if left -= len(line); left <= 0 && left+len(line) > 0 {
-			log.Warn().Int("bytes", maxOutput).Msg("script prints too much: the rest is dropped")
-		}
-		for rest { // of an overlong line
-			line, err = in.ReadSlice('\n')
-			left -= len(line)
-			rest = errors.Is(err, bufio.ErrBufferFull)
-		}
-		if err != nil {
+		begins = !errors.Is(err, bufio.ErrBufferFull) // else the line goes on
+		if err != nil && begins {
 			return
 		}
 	}

@@ -57,8 +57,8 @@ type Runner struct {
 	pipes  pipes
 }
 
-// New checks what can be checked before a script runs: that each program is there, and that script-security lets it
-// run. It starts nothing.
+// New checks what can be checked before a script runs: that each program is there, and that script-security lets run
+// what nobody could log in without. It starts nothing.
 func New(o Options, d *Daemon) (*Runner, error) {
 	if o.TempDir == "" {
 		o.TempDir = os.TempDir()
@@ -67,6 +67,11 @@ func New(o Options, d *Daemon) (*Runner, error) {
 	for kind, command := range o.Commands {
 		if err := command.Check(); err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", kind, err))
+		}
+		if err := o.allows(kind); err != nil && !kind.forgiving() {
+			problems = append(problems, err)
+		} else if err != nil {
+			o.Log.Warn().Err(err).Msg("a script will not be run")
 		}
 	}
 	if len(o.Commands) > 0 {
@@ -84,6 +89,18 @@ func New(o Options, d *Daemon) (*Runner, error) {
 	r := &Runner{o: o, all: make(chan struct{}, atOnce), early: make(chan struct{}, maxBeforeLogin)}
 	r.daemon.Store(d)
 	return r, nil
+}
+
+// allows reports why script-security forbids the script of a kind. OpenVPN runs a login script that gets no password
+// for want of script-security 3; to one that asks a directory with an empty password, that may look like a yes.
+func (o *Options) allows(k Kind) error {
+	switch {
+	case o.Security < 2:
+		return fmt.Errorf("%s script: %w: it is %d, write script-security 2", k, ErrSecurity, o.Security)
+	case k == AuthUserPassVerify && !o.PasswordInFile && o.Security < 3:
+		return fmt.Errorf("%s script: %w: the password goes into its environment, write script-security 3 or via-file", k, ErrSecurity)
+	}
+	return nil
 }
 
 // Describe changes what scripts are told about the server.
@@ -105,8 +122,8 @@ type exitStatus int
 // run runs the script of a kind, with args behind the command's own, and returns its exit status. The error is about
 // a script that was not run or did not end by itself. who is for the log.
 func (r *Runner) run(ctx context.Context, k Kind, who string, args []string, env Env) (exitStatus, error) {
-	if r.o.Security < 2 {
-		return 0, fmt.Errorf("%s script: %w: it is %d and 2 is needed", k, ErrSecurity, r.o.Security)
+	if err := r.o.allows(k); err != nil {
+		return 0, err
 	}
 	leave, err := r.enter(ctx, k)
 	if err != nil {

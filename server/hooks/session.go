@@ -3,7 +3,6 @@ package hooks
 import (
 	"context"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -201,8 +200,8 @@ const (
 )
 
 // LearnAddress tells that an address inside belongs to a client now, or to nobody any more. An address of full length
-// is written without its length. c may be nil for a delete. After an add or update that was refused (a *Refusal), the
-// address must not be used.
+// is written without its length. After an add or update that failed, the address must not be used. Of a delete the
+// script is told nothing but the address; c may be nil then.
 func (s *Session) LearnAddress(ctx context.Context, op AddressOp, p netip.Prefix, c *ClientInfo) error {
 	addr := p.String()
 	if p.IsSingleIP() {
@@ -223,12 +222,10 @@ func (s *Session) learn(ctx context.Context, op AddressOp, addr string, c *Clien
 	var env Env
 	args, who := []string{string(op), addr}, ""
 	if c != nil {
-		env, who = s.environment(c), c.CommonName
+		who = c.CommonName
 	}
 	if op != AddressDelete {
-		if c == nil {
-			return errors.New("learn-address script: an address of nobody")
-		}
+		env = s.environment(c)
 		args = append(args, cleanArgument(c.CommonName))
 	}
 	status, err := s.run(ctx, LearnAddress, who, args, env)
