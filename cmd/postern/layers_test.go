@@ -26,6 +26,7 @@ var layers = map[string][]string{
 	"postern/server/firewall":      {},
 	"postern/server/hostnet":       {},
 	"postern/server/hooks":         {},
+	"postern/server/management":    {},
 	"postern/tlsctl":               {},
 	"postern/tlsctl/ctltest":       {"postern/tlsctl"},
 	"postern/auth":                 {},
