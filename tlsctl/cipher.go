@@ -40,6 +40,16 @@ func optionValue(options, name string) string {
 	return ""
 }
 
+// hasOption reports whether an options string has an item without a value, as in "comp-lzo".
+func hasOption(options, name string) bool {
+	for item := range strings.SplitSeq(options, ",") {
+		if item == name {
+			return true
+		}
+	}
+	return false
+}
+
 // standardOptions is what we say to a client whose own options string is not fit to be mirrored.
 const standardOptions = "V4,dev-type tun,link-mtu 1549,tun-mtu 1500,proto UDPv4,cipher AES-256-GCM," +
 	"auth [null-digest],keysize 256,key-method 2,tls-server"

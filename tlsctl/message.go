@@ -19,13 +19,14 @@ const (
 
 // Bounds of messages, zero byte included.
 const (
-	maxMessage    = 1024                   // that every client takes
-	maxClientText = 4096                   // that we take (S026)
-	maxPushBundle = maxMessage - 84        // the rest is for the continuation
-	maxOutgoing   = 64 << 10               // waiting to be sent
-	pushReply     = "PUSH_REPLY"           // before the options
-	pushMore      = ",push-continuation 2" // at the end of all parts but the last
-	pushLast      = ",push-continuation 1" // at the end of the last of several
+	maxMessage     = 1024            // that every client takes
+	maxClientText  = 4096            // that we take (S026)
+	maxPushBundle  = maxMessage - 84 // the rest is for the continuation
+	maxOutgoing    = 64 << 10        // waiting to be sent
+	pushReply      = "PUSH_REPLY"    // before the options
+	responsePrefix = "CR_RESPONSE,"
+	pushMore       = ",push-continuation 2" // at the end of all parts but the last
+	pushLast       = ",push-continuation 1" // at the end of the last of several
 )
 
 // record returns m as it goes into a TLS record.
@@ -36,21 +37,27 @@ func (m Message) record() []byte {
 	return append([]byte(cleanName(string(m))), 0)
 }
 
-// pushReplies cuts a list of options into PUSH_REPLY messages. An option must not hold a comma or a control byte,
-// which the client would take for another option, and must fit into one message.
-func pushReplies(options []string) ([]Message, error) {
+// whole reports whether m is sent as it is.
+func (m Message) whole() bool { return len(m) < maxMessage && cleanText([]byte(m)) }
+
+// pushReplies cuts a list of options into PUSH_REPLY messages.
+func pushReplies(options []string) ([]Message, error) { return bundle(pushReply, options) }
+
+// bundle cuts a list of options into messages that begin with head. An option must not hold a comma or a control
+// byte, which the client would take for another option, and must fit into one message.
+func bundle(head string, options []string) ([]Message, error) {
 	var parts []Message
-	part := []byte(pushReply)
+	part := []byte(head)
 	for _, option := range options {
 		if i := strings.IndexFunc(option, func(r rune) bool { return r == ',' || r < ' ' || r == 0x7f }); i >= 0 {
 			return nil, fmt.Errorf("push option %q holds a character it must not", option)
 		}
-		if len(pushReply)+len(option) >= maxPushBundle {
+		if len(head)+len(option) >= maxPushBundle {
 			return nil, fmt.Errorf("push option %.20q... is too long", option)
 		}
 		if len(part)+len(option) >= maxPushBundle {
 			parts = append(parts, Message(part)+pushMore)
-			part = []byte(pushReply)
+			part = []byte(head)
 		}
 		part = append(part, ',')
 		part = append(part, option...)
@@ -61,49 +68,28 @@ func pushReplies(options []string) ([]Message, error) {
 	return append(parts, Message(part)), nil
 }
 
-// pushOptions is what the session adds to a grant's options for one client.
-func pushOptions(peer PeerInfo, peerID uint32, cipher string, tunMTU int, exporter, dynamic bool) []string {
-	var add []string
-	if peer.Can(FeatureDataV2) {
-		add = append(add, fmt.Sprintf("peer-id %d", peerID))
-	}
-	if peer.takesCipher() {
-		add = append(add, "cipher "+cipher)
-	}
-	switch {
-	case peer.Can(FeatureExit):
-		// Only words whose bit the client announced: an unknown one ends the session of an OpenVPN 3 client.
-		flags := "protocol-flags cc-exit"
-		if exporter {
-			flags += " tls-ekm"
-		}
-		if dynamic {
-			flags += " dyn-tls-crypt"
-		}
-		add = append(add, flags)
-	case exporter:
-		add = append(add, "key-derivation tls-ekm")
-	}
-	if peer.MTU() > 0 && tunMTU > 0 {
-		add = append(add, fmt.Sprintf("tun-mtu %d", tunMTU))
-	}
-	return add
-}
-
 // authFailed is how a denial is told to a client. One that does not understand TEMP takes it for a final failure with
-// an odd text, so it is told the text alone.
+// an odd text, so it is told the text alone. A challenge that cannot be sent whole is none.
 func authFailed(d *Denial, peer PeerInfo) Message {
-	m := "AUTH_FAILED"
+	m := Message("AUTH_FAILED")
+	if challenge := m + "," + Message(d.Challenge); strings.HasPrefix(d.Challenge, "CRV1:") && challenge.whole() {
+		return challenge
+	}
 	switch {
 	case d.Temporary && peer.Can(FeatureTempFailure):
 		m += ",TEMP"
 		if d.Public != "" {
-			m += ":" + d.Public
+			m += ":" + Message(d.Public)
+		}
+	case d.Session:
+		m += ",SESSION:"
+		if d.Public != "" {
+			m += " " + Message(d.Public)
 		}
 	case d.Public != "":
-		m += "," + d.Public
+		m += "," + Message(d.Public)
 	}
-	return Message(m)
+	return m
 }
 
 // An inbound puts a client's messages together again. They end with a zero byte, however the client cut them into
@@ -114,8 +100,8 @@ type inbound struct {
 }
 
 // add takes the plaintext of a record and calls message for each complete message that is clean, bad for each other.
-// Neither may keep its argument's bytes.
-func (in *inbound) add(b []byte, message func(string), bad func([]byte)) {
+// Neither may keep its argument's bytes, which are overwritten then: they may be a secret.
+func (in *inbound) add(b []byte, message, bad func([]byte)) {
 	for len(b) > 0 {
 		part, rest, complete := bytes.Cut(b, []byte{0})
 		b = rest
@@ -135,9 +121,10 @@ func (in *inbound) add(b []byte, message func(string), bad func([]byte)) {
 			case !cleanText(text):
 				bad(text)
 			case len(text) > 0:
-				message(string(text))
+				message(text)
 			}
 		}
+		clear(in.buf)
 		in.buf, in.skip = in.buf[:0], false
 	}
 }

@@ -17,7 +17,7 @@ func TestPushVectors(t *testing.T) {
 		}
 	}
 	readVectors(t, "data-push.json", &v)
-	split := 0
+	split, epochs := 0, 0
 	for _, s := range v.Scenarios {
 		var options []string
 		for _, m := range s.Messages {
@@ -40,14 +40,18 @@ func TestPushVectors(t *testing.T) {
 		}
 		// Behind the grant's options come ours.
 		i := slices.IndexFunc(options, func(o string) bool { return strings.HasPrefix(o, "peer-id ") })
-		peer := ParsePeerInfo("IV_PROTO=990\nIV_CIPHERS=AES-256-GCM\nIV_MTU=1600\n")
-		want := strings.ReplaceAll(strings.Join(options[i:], ","), " aead-epoch", "")
-		if got := strings.Join(pushOptions(peer, 0, "AES-256-GCM", 1500, true, true), ","); got != want {
+		want := strings.Join(options[i:], ",")
+		info := "IV_PROTO=990\nIV_CIPHERS=AES-256-GCM\nIV_MTU=1600\n"
+		if strings.Contains(want, " aead-epoch") {
+			info, epochs = strings.Replace(info, "990", "8094", 1), epochs+1
+		}
+		cfg := &Config{TunMTU: 1500, Epoch: true}
+		if got := ownOptions(t, cfg, info, "V4", Grant{}, true); got != want {
 			t.Errorf("%s: own options %q, want %q", s.Name, got, want)
 		}
 	}
-	if split == 0 {
-		t.Error("no vector has more than one message")
+	if split == 0 || epochs == 0 {
+		t.Error("no vector has more than one message, or none the epoch format")
 	}
 }
 
@@ -81,30 +85,8 @@ func TestPushReplies(t *testing.T) {
 	}
 }
 
-// A client gets only words it has announced: an unknown one ends an OpenVPN 3 client's session.
-func TestPushOptions(t *testing.T) {
-	for _, test := range []struct {
-		info              string
-		exporter, dynamic bool
-		want              string
-	}{
-		{"", false, false, ""},
-		{"IV_PROTO=2\nIV_NCP=2\n", false, false, "peer-id 7,cipher AES-256-GCM"},
-		{"IV_PROTO=6\nIV_CIPHERS=AES-256-GCM\n", false, false, "peer-id 7,cipher AES-256-GCM"},
-		{"IV_PROTO=30\nIV_CIPHERS=AES-256-GCM\n", true, false, "peer-id 7,cipher AES-256-GCM,key-derivation tls-ekm"},
-		{"IV_PROTO=990\nIV_CIPHERS=AES-256-GCM\nIV_MTU=1600\n", true, true,
-			"peer-id 7,cipher AES-256-GCM,protocol-flags cc-exit tls-ekm dyn-tls-crypt,tun-mtu 1400"},
-		{"IV_PROTO=990\nIV_CIPHERS=AES-256-GCM\n", false, false, "peer-id 7,cipher AES-256-GCM,protocol-flags cc-exit"},
-		{"IV_PROTO=8094\n", true, true, "peer-id 7,protocol-flags cc-exit tls-ekm dyn-tls-crypt"},
-	} {
-		got := strings.Join(pushOptions(ParsePeerInfo(test.info), 7, "AES-256-GCM", 1400, test.exporter, test.dynamic), ",")
-		if got != test.want {
-			t.Errorf("%q: %q, want %q", test.info, got, test.want)
-		}
-	}
-}
-
 func TestAuthFailed(t *testing.T) {
+	const crv1 = "CRV1:R,E:Om01u7Fh4LrGBS7uh0SWmzwabUiGiW6l:Y3Ix:Please enter token PIN"
 	for _, test := range []struct {
 		d        Denial
 		old, new Message
@@ -113,7 +95,18 @@ func TestAuthFailed(t *testing.T) {
 		{Denial{Public: "no"}, "AUTH_FAILED,no", "AUTH_FAILED,no"},
 		{Denial{Temporary: true}, "AUTH_FAILED", "AUTH_FAILED,TEMP"},
 		{Denial{Temporary: true, Public: "later"}, "AUTH_FAILED,later", "AUTH_FAILED,TEMP:later"},
+		{Denial{Session: true}, "AUTH_FAILED,SESSION:", "AUTH_FAILED,SESSION:"},
+		{Denial{Session: true, Public: "token expired"}, "AUTH_FAILED,SESSION: token expired", "AUTH_FAILED,SESSION: token expired"},
+		{Denial{Challenge: crv1, Public: "no"}, "AUTH_FAILED," + crv1, "AUTH_FAILED," + crv1},
+		{Denial{Challenge: crv1 + strings.Repeat("x", 1011-len(crv1))}, "AUTH_FAILED," + crv1 + Message(strings.Repeat("x", 1011-len(crv1))), ""},
+		// Half a challenge would be none.
+		{Denial{Challenge: crv1 + strings.Repeat("x", 1012-len(crv1)), Public: "no"}, "AUTH_FAILED,no", "AUTH_FAILED,no"},
+		{Denial{Challenge: crv1 + "\n", Public: "no"}, "AUTH_FAILED,no", "AUTH_FAILED,no"},
+		{Denial{Challenge: "TEMP", Public: "no"}, "AUTH_FAILED,no", "AUTH_FAILED,no"},
 	} {
+		if test.new == "" {
+			test.new = test.old
+		}
 		if got := authFailed(&test.d, ParsePeerInfo("IV_PROTO=30\n")); got != test.old {
 			t.Errorf("%+v: old client %q, want %q", test.d, got, test.old)
 		}
@@ -138,7 +131,7 @@ func TestMessageRecord(t *testing.T) {
 // read returns the messages in some records, bad ones as "!".
 func (in *inbound) read(records ...string) (got []string) {
 	for _, r := range records {
-		in.add([]byte(r), func(m string) { got = append(got, m) }, func([]byte) { got = append(got, "!") })
+		in.add([]byte(r), func(m []byte) { got = append(got, string(m)) }, func([]byte) { got = append(got, "!") })
 	}
 	return got
 }

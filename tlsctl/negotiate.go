@@ -18,6 +18,7 @@ type negotiation struct {
 	key     KeyID
 	first   bool
 	started time.Time
+	cfg     *Config // of now: TLS, Certs and WantLogin
 	conn    *conn
 	tls     *tls.Conn
 
@@ -32,6 +33,8 @@ type negotiation struct {
 
 	// Run's.
 	rel      *reliable
+	deadline time.Time               // to be decided by
+	question *question               // that the client may answer; nil: none is open
 	cancel   context.CancelCauseFunc // set once the goroutine runs
 	heard    bool                    // the client has sent something under this key id
 	fed      int                     // TLS bytes of the client so far
@@ -145,7 +148,7 @@ func (s *Session) decide(ctx context.Context, n *negotiation) error {
 		SessionName: s.name,
 	}
 	n.hello = h
-	if err := s.judgeCertificate(h); err != nil {
+	if err := n.cfg.judgeCertificate(h); err != nil {
 		return err
 	}
 	if optionValue(x.options, "dev-type") == "tap" {
@@ -154,14 +157,17 @@ func (s *Session) decide(ctx context.Context, n *negotiation) error {
 	switch {
 	case x.badLogin:
 		return &Denial{Public: "user name or password is too long"}
-	case s.cfg.WantLogin && !x.hasLogin:
+	case n.cfg.WantLogin && !x.hasLogin:
 		return &Denial{Public: "user name and password required"}
-	case !n.first && !s.identity.same(h):
+	case !n.first && !s.identity.same(h, s.terms.tokenUser):
 		return &Denial{Err: errors.New("client changed its identity at a renegotiation")}
 	}
 	if err := s.agreeOnCipher(h); err != nil {
 		return err
 	}
+	during, over := context.WithCancel(ctx)
+	h.ask = func(caller context.Context, q Question) (Secret, error) { return s.ask(caller, during, n, q) }
+	defer over()
 	grant, err := s.owner.Admit(ctx, h)
 	if denied := new(Denial); errors.As(err, &denied) {
 		return denied
@@ -178,12 +184,12 @@ func (s *Session) decide(ctx context.Context, n *negotiation) error {
 	return nil
 }
 
-func (s *Session) judgeCertificate(h *Hello) error {
+func (c *Config) judgeCertificate(h *Hello) error {
 	if len(h.Chain) == 0 {
 		return nil // TLS has asked for one, if one is needed
 	}
-	if s.cfg.Certs != nil {
-		if err := s.cfg.Certs.CheckRevoked(h.Chain); err != nil {
+	if c.Certs != nil {
+		if err := c.Certs.CheckRevoked(h.Chain); err != nil {
 			return &Denial{Public: "certificate revoked", Err: err}
 		}
 	}
@@ -210,21 +216,23 @@ func (s *Session) agreeOnCipher(h *Hello) error {
 	return nil
 }
 
-// same reports whether a later hello comes from whom the first came from.
-func (first *Hello) same(h *Hello) bool {
-	return first.CommonName == h.CommonName && first.Username == h.Username && sameChain(first.Chain, h.Chain)
+// same reports whether a later hello comes from whom the first came from. tokenUser is the name that the client was
+// told to go by, if any. A password may have become a token meanwhile, and whose that is the owner sees.
+func (first *Hello) same(h *Hello, tokenUser string) bool {
+	named := h.Username == first.Username || tokenUser != "" && h.Username == tokenUser
+	return named && first.CommonName == h.CommonName && sameChain(first.Chain, h.Chain)
 }
 
 // tlsConfig returns the configuration of one negotiation, which notes its verified chain.
-func (s *Session) tlsConfig(n *negotiation) *tls.Config {
-	c := s.cfg.TLS.Clone()
+func (n *negotiation) tlsConfig() *tls.Config {
+	c := n.cfg.TLS.Clone()
 	c.SessionTicketsDisabled = true      // one holds the client's certificate, and no client ever comes back with it
 	c.DynamicRecordSizingDisabled = true // one message is one record
 	if c.CipherSuites == nil {
 		c.CipherSuites = strongSuites
 	}
-	if s.cfg.Certs != nil {
-		s.cfg.Certs.apply(c, func(chain []*x509.Certificate) { n.chain = chain })
+	if n.cfg.Certs != nil {
+		n.cfg.Certs.apply(c, func(chain []*x509.Certificate) { n.chain = chain })
 		return c
 	}
 	next := c.VerifyConnection

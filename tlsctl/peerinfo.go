@@ -1,6 +1,7 @@
 package tlsctl
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 )
@@ -11,10 +12,12 @@ const (
 	FeatureRequestPush  = 1 << 2  // takes PUSH_REPLY before it asked
 	FeatureExporter     = 1 << 3  // derives data keys with the TLS exporter
 	FeaturePendingTime  = 1 << 4  // understands AUTH_PENDING,timeout
+	FeatureDNSDraft     = 1 << 6  // takes "dns" options as 2.6 has them, and may do nothing about them
 	FeatureExit         = 1 << 7  // says EXIT on the control channel and knows protocol-flags
 	FeatureTempFailure  = 1 << 8  // understands AUTH_FAILED,TEMP
 	FeatureDynamicCrypt = 1 << 9  // renegotiates under dynamic tls-crypt
 	FeatureEpoch        = 1 << 10 // knows the epoch data format
+	FeatureDNS          = 1 << 11 // takes "dns" options in place of dhcp-option DNS
 	FeaturePushUpdate   = 1 << 12 // understands PUSH_UPDATE
 )
 
@@ -132,6 +135,45 @@ func (p PeerInfo) takesCipher() bool {
 
 // Version returns IV_VER, as in "2.6.14".
 func (p PeerInfo) Version() string { v, _ := p.Get("IV_VER"); return v }
+
+// A Release is the numbers of a client's version. Those of OpenVPN 3 begin with 3, and say nothing about OpenVPN 2.
+type Release struct{ Major, Minor, Patch int }
+
+// Release reads Version: "2.7_beta1" is 2.7.0. What is no version is the zero Release.
+func (p PeerInfo) Release() Release {
+	var n [3]int
+	rest := p.Version()
+	for i := range n {
+		digits := len(rest) - len(strings.TrimLeft(rest, "0123456789"))
+		var err error
+		if n[i], err = strconv.Atoi(rest[:digits]); err != nil || digits > 4 {
+			if i == 0 {
+				return Release{}
+			}
+			n[i] = 0
+			break
+		}
+		if rest = rest[digits:]; !strings.HasPrefix(rest, ".") {
+			break
+		}
+		rest = rest[1:]
+	}
+	return Release{n[0], n[1], n[2]}
+}
+
+// Compare is negative if r is older than o, zero if they are the same, positive if r is newer.
+func (r Release) Compare(o Release) int {
+	return cmp.Or(cmp.Compare(r.Major, o.Major), cmp.Compare(r.Minor, o.Minor), cmp.Compare(r.Patch, o.Patch))
+}
+
+// SSO returns IV_SSO, the ways in which the client's user can be asked for more.
+func (p PeerInfo) SSO() []string {
+	v, _ := p.Get("IV_SSO")
+	return strings.FieldsFunc(v, func(r rune) bool { return r == ',' })
+}
+
+// Has reports whether the client says that it has something: a value of 1.
+func (p PeerInfo) Has(name string) bool { return p.number(name) == 1 }
 
 // Platform returns IV_PLAT, as in "linux" or "win".
 func (p PeerInfo) Platform() string { v, _ := p.Get("IV_PLAT"); return v }

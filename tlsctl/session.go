@@ -1,6 +1,7 @@
 package tlsctl
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/hex"
@@ -10,7 +11,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -64,6 +67,8 @@ type Session struct {
 	kick   chan struct{} // there is something in the inbox, in orders, or to take from a conn
 	wg     sync.WaitGroup
 
+	updates atomic.Bool // the client is established and takes PUSH_UPDATE
+
 	mu     sync.Mutex
 	inbox  [][]byte
 	orders []func(now time.Time) // for Run to do
@@ -84,9 +89,10 @@ type Session struct {
 	wanted      bool         // Renegotiate was called
 	expires     time.Time    // when the only key left is over; zero: not known to be
 	identity    *Hello       // the first negotiation's; nil until authorised
-	peerID      uint32       // the grant's
-	exporter    bool         // data keys are exported from TLS
-	replies     []Message    // PUSH_REPLY, once authorised
+	granted     []string     // the options that it was granted
+	terms       *terms       // settled with it
+	token       string       // of the last grant that had one, or a later one
+	owed        []Message    // said or to be said, and not known to be heard
 	asked       bool         // PUSH_REQUEST came before we could answer
 	pushed      time.Time    // last PUSH_REPLY
 	left        bool         // Owner.Leaving was called
@@ -367,6 +373,7 @@ func (s *Session) keepTime(now time.Time) {
 	if s.current == nil || s.next != nil {
 		return
 	}
+	s.forgetDebts()
 	if s.passed(now, s.renegotiate) {
 		s.wanted = true
 	}
@@ -385,7 +392,8 @@ func (s *Session) watch(now time.Time, n *negotiation) {
 		}
 		return
 	}
-	late := s.passed(now, n.started.Add(s.timing.HandWindow))
+	s.pursue(now, n)
+	late := s.passed(now, n.deadline)
 	if n.first && !n.readable {
 		if n.fed == 0 {
 			late = late || s.passed(now, n.started.Add(s.timing.FirstByte))
@@ -404,12 +412,17 @@ func (s *Session) add(now time.Time, key KeyID, id PacketID) *negotiation {
 		key:      key,
 		first:    len(s.negotiated) == 0,
 		started:  now,
+		cfg:      s.cfg,
+		deadline: now.Add(s.timing.HandWindow),
 		lastByte: now,
 		conn:     newConn(s.poke),
 		rel:      newReliable(id, s.timing.TLSTimeout),
 	}
 	if !n.first {
 		s.next = n
+		if s.cfg.Current != nil {
+			n.cfg = s.cfg.Current()
+		}
 	}
 	s.begun = now
 	s.negotiated = append(s.negotiated, n)
@@ -419,7 +432,7 @@ func (s *Session) add(now time.Time, key KeyID, id PacketID) *negotiation {
 // start begins TLS.
 func (s *Session) start(ctx context.Context, n *negotiation) {
 	ctx, n.cancel = context.WithCancelCause(ctx)
-	n.tls = tls.Server(n.conn, s.tlsConfig(n))
+	n.tls = tls.Server(n.conn, n.tlsConfig())
 	s.wg.Go(func() {
 		err := s.negotiate(ctx, n)
 		s.order(func(now time.Time) { s.decided(now, n, err) })
@@ -441,6 +454,7 @@ func (s *Session) decided(now time.Time, n *negotiation, err error) {
 		n.cancel(nil)
 	}
 	n.over = true
+	n.question = nil
 	if n == s.next {
 		s.next = nil
 		if n.heard {
@@ -462,7 +476,7 @@ func (s *Session) decided(now time.Time, n *negotiation, err error) {
 		// All logins that fail are told so at one time after they came, so that the time tells nothing about the
 		// reason (S045). In a renegotiation the silence of the data channel has told already.
 		at := now
-		if later := n.asked.Add(s.timing.RefusalDelay); n.first && later.After(now) {
+		if later := n.asked.Add(s.timing.RefusalDelay); n.first && denied.Challenge == "" && later.After(now) {
 			at = later
 		}
 		s.refuse(n, denied, at)
@@ -478,6 +492,7 @@ func (s *Session) decided(now time.Time, n *negotiation, err error) {
 		if !s.renegotiate.IsZero() {
 			s.renegotiate = n.started.Add(2 * s.timing.HandWindow)
 		}
+		s.payDebts()
 	}
 }
 
@@ -514,6 +529,13 @@ func (s *Session) authorise(now time.Time, n *negotiation) error {
 		// Not all clients at once.
 		s.renegotiate = n.started.Add(d - time.Duration(rand.Int64N(int64(d/10)+1)))
 	}
+	if !n.first {
+		if n.grant.Token != "" {
+			s.forgetToken()
+		}
+		s.payDebts()
+		s.setToken(n.grant.Token)
+	}
 	if s.asked || n.first && n.hello.Peer.Can(FeatureRequestPush) {
 		s.push(now)
 	}
@@ -522,23 +544,25 @@ func (s *Session) authorise(now time.Time, n *negotiation) error {
 
 // prepare settles for the whole session what the first negotiation decides.
 func (s *Session) prepare(n *negotiation) error {
-	peer := n.hello.Peer
 	// TLS 1.2 without extended master secret exports nothing.
 	exported, err := exportKeys(&n.state, exportDynamic)
-	exports := err == nil
-	s.exporter = exports && peer.Can(FeatureExporter)
-	dynamic := exports && peer.Can(FeatureDynamicCrypt|FeatureExit)
-	own := pushOptions(peer, n.grant.PeerID, n.hello.Cipher, s.cfg.TunMTU, s.exporter, dynamic)
-	if s.replies, err = pushReplies(append(slices.Clone(n.grant.Push), own...)); err != nil {
+	t, bad := newTerms(s.cfg, n.hello, n.grant, err == nil)
+	if bad != nil {
+		return bad
+	}
+	if _, err := t.replies(n.grant.Push, n.hello.Peer, n.grant.Token); err != nil {
 		return err
 	}
-	if dynamic {
+	if t.dynamic {
 		s.dynamic = dynamicWrap([keyBlockSize]byte(exported), s.wrap.staticKey())
 	}
 	clear(exported)
+	if theirs := optionValue(n.hello.Options, "auth"); t.digest != "" && theirs != "" && !strings.EqualFold(theirs, t.digest) {
+		s.log.Warn().Str("client", theirs).Str("server", t.digest).Msg("the client has another auth: no data will pass")
+	}
+	s.terms, s.granted, s.token = t, slices.Clone(n.grant.Push), n.grant.Token
 	s.identity = n.hello
 	s.identity.Password = nil
-	s.peerID = n.grant.PeerID
 	return nil
 }
 
@@ -546,7 +570,7 @@ func (s *Session) prepare(n *negotiation) error {
 func (s *Session) install(n *negotiation) error {
 	var keys keyBlock
 	var err error
-	if s.exporter {
+	if s.terms.exporter {
 		keys, err = exportKeys(&n.state, exportDataKeys)
 	} else {
 		keys, err = deriveKeys(n.theirs, n.ours, s.open.Client, s.open.Server)
@@ -557,23 +581,30 @@ func (s *Session) install(n *negotiation) error {
 	defer clear(keys)
 	return s.owner.Install(KeyMaterial{
 		ID:         n.key,
-		Cipher:     s.identity.Cipher,
+		Cipher:     s.terms.cipher,
+		Digest:     s.terms.digest,
 		ToClient:   keys.toClient(),
 		FromClient: keys.fromClient(),
-		PeerID:     s.peerID,
-		V2:         s.identity.Peer.Can(FeatureDataV2),
+		PeerID:     s.terms.peerID,
+		V2:         s.terms.v2,
+		Epoch:      s.terms.epoch,
+		Framing:    s.terms.framing,
 		Started:    n.started,
 	})
 }
 
 // push sends PUSH_REPLY.
 func (s *Session) push(now time.Time) {
+	replies, err := s.terms.replies(s.granted, s.identity.Peer, s.token)
+	if err != nil { // the same options and as good a token were fine before
+		s.end(fmt.Errorf("push reply: %w", err))
+		return
+	}
 	first := s.pushed.IsZero()
 	s.pushed = now
-	for _, m := range s.replies {
-		s.say(s.current, m)
-	}
+	s.sayAll(replies)
 	if first {
+		s.updates.Store(s.identity.Peer.Can(FeaturePushUpdate))
 		s.owner.Established()
 	}
 }
@@ -589,7 +620,7 @@ func (s *Session) refuse(n *negotiation, d *Denial, at time.Time) {
 	}
 	s.verdict, s.verdictOn, s.verdictAt = authFailed(d, peer), n, at
 	if s.until = at.Add(s.timing.Linger); s.current == nil {
-		s.until = n.started.Add(s.timing.HandWindow) // nothing is lost by waiting until the client listens
+		s.until = n.deadline // nothing is lost by waiting until the client listens
 	}
 }
 
@@ -635,10 +666,14 @@ func (s *Session) readMessages(n *negotiation) {
 	for {
 		size, err := n.tls.Read(b[:])
 		n.messages.add(b[:size],
-			func(m string) { s.heed(n, m) },
+			s.heed,
 			func(bad []byte) {
+				if bytes.HasPrefix(bad, []byte(responsePrefix)) {
+					bad = nil
+				}
 				s.log.Debug().Hex("text", bad[:min(len(bad), 64)]).Msg("ignored an ill-formed message")
 			})
+		clear(b[:size])
 		switch {
 		case err == nil:
 			continue
@@ -655,12 +690,12 @@ func (s *Session) readMessages(n *negotiation) {
 }
 
 // heed does what a client's message asks for.
-func (s *Session) heed(n *negotiation, m string) {
+func (s *Session) heed(m []byte) {
 	if s.leaving != nil {
 		return
 	}
 	now := time.Now()
-	switch m {
+	switch string(m) {
 	case "PUSH_REQUEST":
 		switch {
 		case s.current == nil:
@@ -670,8 +705,12 @@ func (s *Session) heed(n *negotiation, m string) {
 		}
 	case "EXIT":
 		s.exit()
+	default:
+		if response, ok := bytes.CutPrefix(m, []byte(responsePrefix)); ok {
+			s.answered(response)
+		}
+		// INFO, ACC and what is unknown are ignored.
 	}
-	// CR_RESPONSE would go to a pending login; INFO, ACC and what is unknown are ignored.
 }
 
 // exit lets a client go that has said goodbye: it is acknowledged for some time still, lest a late packet of it be

@@ -31,7 +31,16 @@ type Config struct {
 	Timing    Timing
 	// WantLogin: a user name and password are required; without them the client gets AUTH_FAILED.
 	WantLogin bool
-	Log       zerolog.Logger
+	// Digest authenticates the packets of CBC data ciphers, as in "SHA256"; "" means SHA1, as it does to clients.
+	Digest string
+	// Epoch has the epoch data format agreed on with clients that know it.
+	Epoch bool
+	// CompressMigrate has clients that are set up for compression frame their packets without it, by a push to each.
+	CompressMigrate bool
+	// Current, if set, returns the configuration of the moment, and a renegotiation goes by its TLS, Certs and
+	// WantLogin. All else stays as the session began with it.
+	Current func() *Config
+	Log     zerolog.Logger
 }
 
 // Timing holds the control channel's timers. Zero means the default; Renegotiate < 0 means never.
@@ -81,21 +90,35 @@ type Hello struct {
 	Cipher      string // the data cipher agreed on
 	Options     string // the client's OCC string
 	SessionName string // the session's name in log lines
+
+	ask func(context.Context, Question) (Secret, error)
 }
 
-// A Grant is what an admitted client gets. Only the first negotiation's is used, but every one must be agreed to.
+// A Grant is what an admitted client gets. Every negotiation must be agreed to, but all save Token is used of the
+// first one's alone.
 type Grant struct {
-	// Push is the list of options in order, without what the session adds by itself behind it: peer-id, cipher,
-	// protocol-flags or key-derivation, tun-mtu.
+	// Push is the list of options in order, without what the session adds by itself behind it: peer-id, auth-token,
+	// cipher, protocol-flags or key-derivation, tun-mtu, and the framing of CompressMigrate.
 	Push   []string
 	PeerID uint32
+	// Token, if not empty, is what the client is to send in place of its password from now on: with PUSH_REPLY, or
+	// at once after a renegotiation. Session.RenewToken hands out others in between.
+	Token string
+	// TokenUser, if not empty, is the user name to send with the token. It is for owners that know it better than
+	// the client: in later negotiations that name is as good as the one the client began with.
+	TokenUser string
 }
 
-// A Denial is a definite no. Public is sent as AUTH_FAILED,Public; Temporary asks a client that understands it to
-// come again by itself (AUTH_FAILED,TEMP).
+// A Denial is a definite no. Public is sent as AUTH_FAILED,Public, unless one of the other forms is asked for.
 type Denial struct {
-	Public    string
+	Public string
+	// Temporary asks a client that understands it to come again by itself: AUTH_FAILED,TEMP:Public.
 	Temporary bool
+	// Session says that it was the token that is not good any more, not the user: AUTH_FAILED,SESSION: Public.
+	Session bool
+	// Challenge, if not empty, is a dynamic challenge, "CRV1:...", in place of Public: the client asks its user and
+	// comes again with the answer. It goes out at once, not after Timing.RefusalDelay.
+	Challenge string
 	Err       error // the reason, for the log
 }
 
@@ -107,16 +130,28 @@ func (d *Denial) Error() string {
 }
 func (d *Denial) Unwrap() error { return d.Err }
 
-// KeyMaterial is one negotiated data key.
+// KeyMaterial is one negotiated data key, and how packets under it look.
 type KeyMaterial struct {
 	ID         KeyID
 	Cipher     string // canonical upper-case name
+	Digest     string // of CBC ciphers, otherwise ""
 	ToClient   Secret // 128 bytes: cipher slot 64, hmac slot 64
 	FromClient Secret
 	PeerID     uint32
 	V2         bool // the client sends and takes P_DATA_V2
+	Epoch      bool // the epoch data format was agreed on
+	Framing    Framing
 	Started    time.Time
 }
+
+// Framing is what a client with a compression option puts around each payload to say that it is not compressed.
+type Framing uint8
+
+const (
+	NoFraming   Framing = iota
+	FramingStub         // "comp-lzo no": the byte fa in front
+	FramingV2           // "compress stub-v2": nothing, but 50 00 in front of what begins with 50
+)
 
 // An Opening is a client that has proved its address (or came over a stream) and may have a session.
 //
