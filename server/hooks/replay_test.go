@@ -249,26 +249,25 @@ func recordingRunner(t *testing.T, d *Daemon, change func(*Options)) (r *Runner,
 	return r, func() []call { return recorded(t, dir) }
 }
 
-// replay has our own scripts called at the event at which OpenVPN made the call, and compares.
-func replay(t *testing.T, want call, facts func(*Daemon, *ClientInfo), own func(*Options)) {
+// replay has our own scripts called at the event at which OpenVPN made the call, and compares. chain, if there is one,
+// are the certificates that the call is about.
+func replay(t *testing.T, want call, chain []CertInfo) {
 	t.Helper()
 	d, info := want.facts(t)
-	if facts != nil {
-		facts(d, info)
+	if len(info.Chain) > 0 && chain != nil {
+		info.Chain = chain
 	}
-	own2 := func(o *Options) {
-		own(o)
+	r, calls := recordingRunner(t, d, func(o *Options) {
 		o.PasswordInFile = want.ScriptType == "user-pass-verify" && want.Env["password"] == ""
 		if want.Env["peer_cert"] != "" {
 			o.ExportCert = t.TempDir()
 		}
-	}
-	// What only one of the scripts of a session has done is done before it: a login leaves its files behind.
-	r, calls := recordingRunner(t, d, own2)
+	})
 	ctx := t.Context()
 	s := r.Session()
 	defer s.Close()
 	if _, ok := want.Env["auth_control_file"]; ok && want.ScriptType != "user-pass-verify" {
+		// A login leaves the names of its files behind.
 		if _, err := s.AuthUserPassVerify(ctx, &ClientInfo{}, Credentials{}); err != nil {
 			t.Fatal(err)
 		}
@@ -352,7 +351,7 @@ func fileContent(note string) string {
 // tempFile finds a path of a file made for a script: kind and hexadecimal name.
 var tempFile = regexp.MustCompile(`^/.*/openvpn_(.+?)_[0-9a-f]{24,32}\.tmp$`)
 
-func withoutTemp(s string) string { return tempFile.ReplaceAllString(s, "DIR/openvpn_$1_HEX.tmp") }
+func withoutTemp(s string) string { return tempFile.ReplaceAllString(s, "DIR/openvpn_${1}_HEX.tmp") }
 
 // justified are the differences to OpenVPN 2.6.14 that are meant.
 func justified(ours, theirs call, name string) bool {
@@ -414,7 +413,7 @@ func TestVectors(t *testing.T) {
 	}
 	for i, c := range vectors.Calls {
 		t.Run(fmt.Sprintf("%d-%s", i, c.ScriptType), func(t *testing.T) {
-			replay(t, c, nil, func(*Options) {})
+			replay(t, c, nil)
 		})
 	}
 }
