@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -69,11 +70,13 @@ func stepOf(t time.Time) int64 { return t.Unix() / codeTime }
 
 // URL returns s in the form that authenticator apps read out of a QR code.
 func (s TOTPSecret) URL(issuer, name string) string {
-	label := url.PathEscape(name)
+	// Apps do not agree about '+', but they all take %20 for a space.
+	escape := func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+	label := escape(name)
 	q := fmt.Sprintf("secret=%s&algorithm=SHA1&digits=%d&period=%d", totpEncoding.EncodeToString(s), codeLen, codeTime)
-	if issuer != "" { // a space is %20 in both: apps do not agree about '+'
-		label = url.PathEscape(issuer) + ":" + label
-		q += "&issuer=" + url.PathEscape(issuer)
+	if issuer != "" {
+		label = escape(issuer) + ":" + label
+		q += "&issuer=" + escape(issuer)
 	}
 	return "otpauth://totp/" + label + "?" + q
 }

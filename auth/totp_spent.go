@@ -12,8 +12,8 @@ import (
 )
 
 // spentCodes knows whose codes have been used. What it remembers is the last step of each user's: the codes of that
-// step and of those before are spent. One that is out of reach of the window is forgotten, for it decides nothing;
-// so a clock that was ten years ahead for a while leaves nothing behind (security S116).
+// step and of those before are spent. What is far from now is forgotten, so a clock that was ten years ahead for
+// a while leaves nothing behind (security S116), and one that is set back a little makes no code good again.
 //
 // A change is in the file before the login is a yes. It is written by one write of a few lines, and a kill leaves the
 // old or the new text. A machine that dies may lose some, but is not back before the codes have run out.
@@ -49,11 +49,11 @@ func (s *spentCodes) spend(name string, step, now int64) (fresh bool, err error)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, last := range s.steps {
-		if last < now-1 || last > now+1 {
+		if last < now-spentReach || last > now+spentReach {
 			delete(s.steps, name)
 		}
 	}
-	if s.floor > now+1 { // the clock has been set back
+	if s.floor > now+spentReach { // the clock has been set back
 		s.floor = 0
 	}
 	if last, used := s.steps[name]; used && step <= last || step <= s.floor {
@@ -62,6 +62,9 @@ func (s *spentCodes) spend(name string, step, now int64) (fresh bool, err error)
 	s.steps[name] = step
 	return true, s.writeLocked()
 }
+
+// spentReach is how many steps are remembered: five minutes, of which codes are good in one and a half.
+const spentReach = 10
 
 // spentEnd is the last line. What may be behind it is left of a longer text.
 const spentEnd = "end"
