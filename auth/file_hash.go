@@ -17,6 +17,8 @@ import (
 type passwordHash interface {
 	// matches takes as long for a wrong password as for the right one. Some 50 ms and, for argon2id, memory.
 	matches(password []byte) bool
+	// String is the hash as it is in the file.
+	String() string
 }
 
 // parseHash reads a bcrypt hash or an argon2id PHC string. Costs beyond what one login may cost the server are an
@@ -58,6 +60,8 @@ func parseBcrypt(s string) (passwordHash, error) {
 func (h bcryptHash) matches(password []byte) bool {
 	return bcrypt.CompareHashAndPassword(h, password) == nil
 }
+
+func (h bcryptHash) String() string { return string(h) }
 
 // An argon2idHash is a PHC string: $argon2id$v=19$m=<KiB>,t=<passes>,p=<lanes>$<salt>$<hash>, base64 without padding.
 type argon2idHash struct {

@@ -137,13 +137,19 @@ func parseDN(s string) (*ldap.DN, error) {
 	return dn, nil
 }
 
-// Authenticate asks the servers in turn until one has answered, yes or no. A server that may have seen the password
-// is the last: a wrong password tried on several would lock the account the sooner (security S061).
-func (l *LDAP) Authenticate(ctx context.Context, r *Request) (id *Identity, err error) {
+func (l *LDAP) Authenticate(ctx context.Context, r *Request) (*Identity, error) {
 	name, err := credentials(r)
 	if err != nil {
 		return nil, err
 	}
+	return l.consult(ctx, func(ctx context.Context, s *server) (*Identity, bool, error) {
+		return l.ask(ctx, s, name, r.Password)
+	})
+}
+
+// consult asks the servers in turn until one has answered, yes or no. A server that may have seen a password is
+// the last: a wrong password tried on several would lock the account the sooner (security S061).
+func (l *LDAP) consult(ctx context.Context, ask func(context.Context, *server) (id *Identity, tried bool, err error)) (id *Identity, err error) {
 	// The library has had panics on strange answers; one of those must cost this login and no more.
 	defer func() {
 		if p := recover(); p != nil {
@@ -168,7 +174,7 @@ func (l *LDAP) Authenticate(ctx context.Context, r *Request) (id *Identity, err 
 	var failures []error
 	for _, s := range servers {
 		began := time.Now()
-		id, tried, err := l.ask(ctx, s, name, r.Password)
+		id, tried, err := ask(ctx, s)
 		var denied *Denied
 		if err == nil || errors.As(err, &denied) {
 			s.worked()

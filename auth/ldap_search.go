@@ -7,8 +7,11 @@ import (
 	"github.com/go-ldap/ldap/v3"
 )
 
-// What is read of a user's entry: the groups it knows of itself, and the names that WhoAmI may answer with.
-var userAttributes = []string{"memberOf", "uid", "sAMAccountName", "userPrincipalName"}
+// What is read of a user's entry: the groups it knows of itself, the names that WhoAmI may answer with, and how it may
+// be disabled.
+var userAttributes = []string{
+	"memberOf", "uid", "sAMAccountName", "userPrincipalName", "userAccountControl", "nsAccountLock", "pwdAccountLockedTime",
+}
 
 // search never follows an alias or a referral: where those lead, nobody has vouched for (security S054, S056).
 func (c *directoryConn) search(base string, scope, sizeLimit int, filter string, attributes ...string) (*ldap.SearchResult, error) {
