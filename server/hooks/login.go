@@ -104,7 +104,7 @@ func (l *Login) addTo(e *Env) {
 
 // AuthUserPassVerify asks whether name and password are right. The error is a *Refusal when they are not. The answer
 // may be deferred: then the client may have to be told something, and Wait has the answer.
-func (s *Session) AuthUserPassVerify(ctx context.Context, c *ClientInfo, cred Credentials) (l *Login, err error) {
+func (s *Session) AuthUserPassVerify(ctx context.Context, c *ClientInfo, cred Credentials) (*Login, error) {
 	if !s.r.Has(AuthUserPassVerify) {
 		return &Login{}, nil
 	}
@@ -113,14 +113,10 @@ func (s *Session) AuthUserPassVerify(ctx context.Context, c *ClientInfo, cred Cr
 		return nil, fmt.Errorf("%s script: waiting for an earlier one: %w", AuthUserPassVerify, err)
 	}
 	defer leave()
-	if l, err = s.r.newLogin(); err != nil {
+	l, err := s.r.newLogin()
+	if err != nil {
 		return nil, fmt.Errorf("%s script: %w", AuthUserPassVerify, err)
 	}
-	defer func() {
-		if !l.deferred || err != nil {
-			l.remove()
-		}
-	}()
 	s.mu.Lock()
 	before := s.login
 	s.login = l
@@ -128,7 +124,18 @@ func (s *Session) AuthUserPassVerify(ctx context.Context, c *ClientInfo, cred Cr
 	if before != nil {
 		before.remove()
 	}
+	if err := s.ask(ctx, l, c, cred); err != nil {
+		l.remove()
+		return nil, err
+	}
+	if !l.deferred {
+		l.remove()
+	}
+	return l, nil
+}
 
+// ask runs the script of a login, and reads what it says if it does not refuse.
+func (s *Session) ask(ctx context.Context, l *Login, c *ClientInfo, cred Credentials) error {
 	env := s.environment(c)
 	env.set("username", cred.Username)
 	var args []string
@@ -137,7 +144,7 @@ func (s *Session) AuthUserPassVerify(ctx context.Context, c *ClientInfo, cred Cr
 		path, err := makeFile(s.r.o.TempDir, "up", content)
 		clear(content)
 		if err != nil {
-			return nil, fmt.Errorf("%s script: %w", AuthUserPassVerify, err)
+			return fmt.Errorf("%s script: %w", AuthUserPassVerify, err)
 		}
 		defer os.Remove(path)
 		args = append(args, path)
@@ -147,11 +154,11 @@ func (s *Session) AuthUserPassVerify(ctx context.Context, c *ClientInfo, cred Cr
 	status, err := s.r.run(ctx, AuthUserPassVerify, c.CommonName, args, env)
 	switch {
 	case err != nil:
-		return nil, err
+		return err
 	case status == exitYes:
-		return l, nil
+		return nil
 	case status != exitLater:
-		return nil, l.refusal(fmt.Sprintf("exit status %d", status))
+		return l.refusal(fmt.Sprintf("exit status %d", status))
 	}
 	l.deferred = true
 	pending, err := readAnswer(l.pending)
@@ -159,16 +166,16 @@ func (s *Session) AuthUserPassVerify(ctx context.Context, c *ClientInfo, cred Cr
 		l.Pending, err = parsePending(pending)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s script: %w", AuthUserPassVerify, err)
+		return fmt.Errorf("%s script: %w", AuthUserPassVerify, err)
 	}
 	if p := l.Pending; p != nil && !p.knownTo(c) {
-		return nil, &Refusal{
+		return &Refusal{
 			Kind:   AuthUserPassVerify,
 			Public: fmt.Sprintf("Authentication failed, required pending auth method '%s' not supported", p.Method),
 			Reason: fmt.Sprintf("the client does not know the method %q", p.Method),
 		}
 	}
-	return l, nil
+	return nil
 }
 
 func (r *Runner) newLogin() (*Login, error) {

@@ -393,6 +393,11 @@ func compare(t *testing.T, got, want call) {
 			t.Errorf("%s: %s is %q, want %q", want.ScriptType, name, g, w)
 		}
 	}
+	for name, note := range got.Files {
+		if !strings.HasPrefix(note, "-rw------- ") {
+			t.Errorf("%s: %s is a file with mode and content %s", want.ScriptType, name, note)
+		}
+	}
 	if want.Files != nil && !maps.Equal(got.Files, want.Files) {
 		t.Errorf("%s: files\n got %v\nwant %v", want.ScriptType, got.Files, want.Files)
 	}
