@@ -60,9 +60,15 @@ func (p *plain) send(trains []Train) error {
 				p.drop(syscall.EAGAIN)
 				continue
 			}
-			// Anew for each packet: only one that waits may run out of time, not the last of many.
-			p.u.conn.SetWriteDeadline(time.Now().Add(sendPatience))
-			_, err := p.u.conn.WriteToUDPAddrPort(packet, t.Addr)
+			// Anew for each packet: only one that waits may run out of time, not the last of many. And once more
+			// for one that did: on a busy machine the time may be over before the kernel was asked at all.
+			var err error
+			for range 2 {
+				p.u.conn.SetWriteDeadline(time.Now().Add(sendPatience))
+				if _, err = p.u.conn.WriteToUDPAddrPort(packet, t.Addr); !errors.Is(err, os.ErrDeadlineExceeded) {
+					break
+				}
+			}
 			switch {
 			case err == nil:
 				p.u.out.batches.Add(1)

@@ -211,6 +211,7 @@ func TestUDPAllocs(t *testing.T) {
 					reach = netip.AddrPortFrom(loopback4.Addr(), reach.Port())
 				}
 				trains := []link.Train{train(reach, 1, 1200, 20, 100), train(reach, 2, 300, 1, 300)}
+				defer time.AfterFunc(time.Minute, func() { to.Close() }).Stop() // a lost packet fails the test, not its run
 				allocs := testing.AllocsPerRun(100, func() {
 					if err := from.Send(trains); err != nil {
 						t.Fatal(err)
