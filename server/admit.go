@@ -255,7 +255,10 @@ func (c *client) join(k tlsctl.KeyMaterial, live *live) error {
 	if st, ok := p.sock.(*link.Stream); ok {
 		st.SetLimit(frameLimitAfter)
 	}
-	c.beginTimers()
+	// The timers of keepalive begin now: a login may have taken longer than they allow.
+	now := c.srv.clock.Load()
+	c.rx.last.Store(now)
+	c.tx.last.Store(now)
 	displaced, ok := c.srv.table.publish(c, m, g.iroutes)
 	if !ok {
 		return errEnded
@@ -266,16 +269,8 @@ func (c *client) join(k tlsctl.KeyMaterial, live *live) error {
 	return nil
 }
 
-// beginTimers has the timers of keepalive begin: a login may have taken longer than they allow.
-func (c *client) beginTimers() {
-	now := c.srv.clock.Load()
-	c.rx.last.Store(now)
-	c.tx.last.Store(now)
-}
-
 // Established implements tlsctl.Owner: the client has its PUSH_REPLY on the way.
 func (c *client) Established() {
-	c.beginTimers()
 	c.established.Store(true)
 	c.leaveHalfOpen()
 	c.mu.Lock()

@@ -36,8 +36,8 @@ func TestFloat(t *testing.T) {
 		if got := w.clients(); len(got) != 0 {
 			t.Errorf("connected: %v", got)
 		}
-		if n := len(w.srv.table.byControl) + len(w.srv.table.byOutside) + len(w.srv.table.pending); n != 0 {
-			t.Errorf("%d addresses are remembered", n)
+		if n := len(w.srv.table.byControl) + len(w.srv.table.byOutside) + len(w.srv.table.pending) + len(w.srv.table.byName); n != 0 {
+			t.Errorf("%d addresses and names are remembered", n)
 		}
 	})
 }
@@ -187,6 +187,33 @@ func TestOneAddressTwoDoors(t *testing.T) {
 		}
 		if got := w.clients(); len(got) != 2 {
 			t.Errorf("connected: %v, want both", got)
+		}
+	})
+}
+
+// Two listeners: what one knows of an address means nothing to the other, and no client moves between them.
+func TestTwoListeners(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.apart = true
+		w.start()
+		alice := w.peer("alice", homeAddr).connect()
+		alice.to = hubAddr2
+		alice.sock.Move(at(1))
+		ask := udp(alice.addr4(), lanHost, nil)
+		alice.send(ask)
+		expect(t, "through the other listener", w.written(), ask)
+		if got := w.find("alice").Real; got != homeAddr {
+			t.Errorf("alice is at %v", got)
+		}
+		bob := w.peer("bob", homeAddr, oldClient) // as a translator may have it
+		bob.to = hubAddr2
+		bob.connect().mustReach()
+		alice.sock.Move(at(2))
+		alice.to = hubAddr
+		alice.mustReach()
+		bob.mustReach()
+		if got := w.clients(); len(got) != 2 {
+			t.Errorf("connected: %v", got)
 		}
 	})
 }

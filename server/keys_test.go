@@ -2,6 +2,7 @@ package server
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -262,10 +263,10 @@ func TestSpentKeyIsReplaced(t *testing.T) {
 			t.Fatalf("keys %v after 120 packets, want two", got)
 		}
 		alice.sendKey = 1
-		resets := 0
+		var resets atomic.Int64
 		alice.deliver(func(pkt []byte) { // deaf to renegotiations
 			if op, _, _, ok := tlsctl.PeekSession(pkt); ok && op == tlsctl.OpSoftReset {
-				resets++
+				resets.Add(1)
 				return
 			}
 			if pkt[0]&7 <= 1 {
@@ -273,16 +274,15 @@ func TestSpentKeyIsReplaced(t *testing.T) {
 			}
 		})
 		spend()
-		before := resets
-		if before == 0 {
+		if resets.Load() == 0 {
 			t.Fatal("no renegotiation was begun after another 120 packets")
 		}
 		time.Sleep(50 * time.Second)
-		first := resets
+		first := resets.Load()
 		time.Sleep(5 * time.Minute)
 		alice.mustReach()
 		if began := w.log.count("renegotiation failed"); began < 3 || began > 6 {
-			t.Errorf("%d failed renegotiations in five minutes, want one a minute (resets: %d, then %d)", began, first, resets)
+			t.Errorf("%d failed renegotiations in five minutes, want one a minute (resets: %d, then %d)", began, first, resets.Load())
 		}
 		alice.deliver(alice.ctl.Deliver)
 		time.Sleep(2 * time.Minute)

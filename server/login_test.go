@@ -368,28 +368,108 @@ func TestClientFileExclusive(t *testing.T) {
 	})
 }
 
-// A fixed address that lies outside every pool belongs to the newest who claims it; who had it before may not use it
-// any more, and keeps the rest (S082).
-func TestFixedAddressPassesOn(t *testing.T) {
+// When all places of half-open sessions are taken, a silent one makes room for a client that wants to log in (S008).
+func TestFullOfHalfOpenSessions(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		dir := t.TempDir()
-		for _, name := range []string{"alice", "bob"} {
-			must(t, os.WriteFile(filepath.Join(dir, name), []byte("ifconfig-push 10.9.0.9 255.255.255.0\nifconfig-ipv6-push fd00:9::"+fmt.Sprint(len(name))+"/64\n"), 0o600))
-		}
-		w.cfg.ClientConfigDir = dir
 		w.start()
-		alice := w.peer("alice", homeAddr).connect()
-		alice.mustReach()
-		bob := w.peer("bob", otherAddr).connect()
-		bob.mustReach()
-		alice.send(udp(alice.addr4(), lanHost, nil))
-		if got := w.written(); len(got) != 0 {
-			t.Errorf("alice still sends from %v, which is bob's", alice.addr4())
+		silent := w.peer("silent", homeAddr)
+		go silent.ctl.Connect(w.ctx)
+		w.net.Filter(func(from, _ netip.AddrPort, pkt []byte) bool {
+			op, _, _, ok := tlsctl.PeekSession(pkt)
+			return from != homeAddr || !ok || op != tlsctl.OpControl
+		})
+		time.Sleep(time.Second)
+		h := w.srv.half
+		h.mu.Lock()
+		h.total += maxHalfOpen - 1 // all others are at their login
+		h.mu.Unlock()
+		w.peer("alice", otherAddr).connect().mustReach()
+		if n := w.srv.table.count(); n != 1 {
+			t.Errorf("%d sessions, want alice's alone", n)
 		}
-		alice.mustReachFrom(alice.addr6(), lanHost6)
-		alice.ctl.Say("EXIT")
-		time.Sleep(10 * time.Second)
-		bob.mustReach() // her going takes nothing of his
+		if h.total != maxHalfOpen-1 {
+			t.Errorf("%d are counted, want %d", h.total, maxHalfOpen-1)
+		}
+	})
+}
+
+// A fixed address that lies outside the pool belongs to the newest who claims it; who had it before may not use it any
+// more, and keeps the rest (S082).
+func TestFixedAddressPassesOn(t *testing.T) {
+	for _, fixed := range []string{"10.9.0.9", "10.8.0.200"} { // elsewhere, and in the pool's network
+		t.Run(fixed, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				dir := t.TempDir()
+				for i, name := range []string{"alice", "bob"} {
+					text := fmt.Sprintf("ifconfig-push %s 255.255.255.0\nifconfig-ipv6-push fd00:9::%d/64\n", fixed, i+1)
+					must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+				}
+				w.cfg.ClientConfigDir = dir
+				w.start()
+				alice := w.peer("alice", homeAddr).connect()
+				alice.mustReach()
+				bob := w.peer("bob", otherAddr).connect()
+				bob.mustReach()
+				alice.send(udp(alice.addr4(), lanHost, nil))
+				if got := w.written(); len(got) != 0 {
+					t.Errorf("alice still sends from %v, which is bob's", alice.addr4())
+				}
+				alice.mustReachFrom(alice.addr6(), lanHost6)
+				alice.ctl.Say("EXIT")
+				time.Sleep(10 * time.Second)
+				bob.mustReach() // her going takes nothing of his
+			})
+		})
+	}
+}
+
+// A yes that comes after the bound of a login is none (S040).
+func TestLateYes(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.login = loginFunc(func(_ context.Context, r *auth.Request) (*auth.Identity, error) {
+			time.Sleep(loginTimeout + time.Second)
+			return &auth.Identity{Name: r.Username}, nil
+		})
+		w.start()
+		if text, _ := w.peer("alice", homeAddr, withLogin("alice", "secret")).refusal(); !strings.HasPrefix(text, "AUTH_FAILED,TEMP") {
+			t.Errorf("alice was told %q", text)
+		}
+	})
+}
+
+// Who has proved its address and says nothing more is forgotten soon, without a line in the log; a second beginning from
+// its address takes its place (S017).
+func TestHalfOpenSessions(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.start()
+		mute := func(_, _ netip.AddrPort, pkt []byte) bool {
+			op, _, _, ok := tlsctl.PeekSession(pkt)
+			return !ok || op != tlsctl.OpControl
+		}
+		w.net.Filter(mute)
+		silent := w.peer("silent", homeAddr)
+		begin := func() {
+			t.Helper()
+			ctl := ctltest.NewClient(silent.sendRaw, silent.cfg)
+			t.Cleanup(ctl.Close)
+			silent.deliver(ctl.Deliver)
+			go ctl.Connect(w.ctx)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if n := w.srv.table.count(); n != 1 || w.srv.half.total != 1 || w.srv.Snapshot().HalfOpen != 1 {
+				t.Errorf("%d sessions, %d half-open, want one", n, w.srv.half.total)
+			}
+		}
+		begin()
+		begin()
+		time.Sleep(12 * time.Second)
+		synctest.Wait()
+		if n := w.srv.table.count() + w.srv.half.total + len(w.srv.table.pending) + len(w.srv.table.byControl); n != 0 {
+			t.Errorf("%d things are remembered", n)
+		}
+		if n := w.log.count("info") + w.log.count("warn"); n > 1 {
+			t.Errorf("%d log lines above debug:\n%s", n, w.log)
+		}
 	})
 }
 

@@ -53,6 +53,7 @@ func (s *sender) send(packets []tun.Packet, to []*client) (next *sender, sent in
 		sent++
 		s.add(c, &packets[i])
 	}
+	s.flush()
 	return next, sent
 }
 
@@ -70,6 +71,7 @@ func (s *sender) pass(list []forwarded) (n int) {
 		s.addPayload(f.to, f.pkt)
 		f.to.tx.inside.Add(uint64(len(f.pkt)))
 	}
+	s.flush()
 	return n
 }
 
@@ -78,21 +80,25 @@ func (s *sender) ping(c *client) {
 	s.mu.Lock()
 	defer s.unlock()
 	s.addPayload(c, datachan.AppendPing(s.control[:0]))
-}
-
-// unlock sends what there is and lets go of mu. A panic ends only the client whose packet it was about (S019).
-func (s *sender) unlock() {
-	defer s.mu.Unlock()
-	if p := recover(); p != nil {
-		s.reset()
-		s.srv.panicked(s.busy, p)
-		return
-	}
 	s.flush()
-	s.busy = nil
 }
 
-// add seals a packet or superpacket for c. The caller holds mu.
+// unlock lets go of mu. After a panic it forgets what there is, and ends the client whose packet it was about (S019).
+func (s *sender) unlock() {
+	c := s.busy
+	s.busy = nil
+	p := recover()
+	if p != nil {
+		s.reset()
+	}
+	s.mu.Unlock()
+	if p != nil {
+		s.srv.panicked(c, p)
+	}
+}
+
+// add seals a packet or superpacket for c. The caller holds mu, and flushes before it
+// lets go.
 func (s *sender) add(c *client, p *tun.Packet) {
 	s.busy = c
 	key := c.ring.Sending()
@@ -148,6 +154,7 @@ func (s *sender) seal(c *client, pt *path, key *datachan.Key, payload []byte, id
 	need := key.HeadLen() + len(payload) + key.TailLen()
 	if need > len(s.arena)-s.used {
 		s.flush()
+		s.busy = c
 		if need > len(s.arena) {
 			s.srv.drops.add(dropOversize)
 			return 0
@@ -180,6 +187,7 @@ func (s *sender) sent(c *client, key *datachan.Key, packets, bytes, payload int)
 
 // flush sends all trains and empties the arena.
 func (s *sender) flush() {
+	s.busy = nil
 	for i := 0; i < len(s.trains); {
 		j := i + 1
 		for j < len(s.trains) && s.socks[j] == s.socks[i] {

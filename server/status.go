@@ -62,6 +62,9 @@ func (s *Server) Snapshot() Snapshot {
 		Panics: tlsctl.Panics() + s.panics.Load(), Clients: []ClientStatus{}}
 	snap.Pool.Leased, snap.Pool.Size = s.pool.usage()
 	for _, c := range s.table.all(nil) {
+		if c.gone.Load() {
+			continue // it only waits for its last words to arrive
+		}
 		if !c.established.Load() {
 			snap.HalfOpen++
 			continue

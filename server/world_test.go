@@ -51,16 +51,20 @@ type world struct {
 	net    *linktest.Net
 	dev    *tuntest.Device
 	device tuntest.Options
-	lanes  int
-	login  auth.Authenticator
-	pool   StateFile
-	status StateFile
-	srv    *Server
-	log    *logBook
-	doors  chan *link.Stream // streams to be accepted; closed with the server
-	cancel context.CancelFunc
-	ended  chan error
-	ctx    context.Context // of everything a peer waits for
+	// wrapDevice, if not nil, goes between the server and the device.
+	wrapDevice func(tun.Device) tun.Device
+	lanes      int
+	apart      bool // the second address is a listener of its own
+	login      auth.Authenticator
+	pool       StateFile
+	status     StateFile
+	srv        *Server
+	log        *logBook
+	doors      chan *link.Stream // streams to be accepted; closed with the server
+	cancel     context.CancelFunc
+	ended      chan error
+	ctx        context.Context // of everything a peer waits for
+	panics     uint64          // that are meant to be: those of earlier stories, and of this one
 }
 
 // inBubble runs a story in a bubble, with a world of its own. The server ends with it, without an error or a panic.
@@ -72,7 +76,7 @@ func inBubble(t *testing.T, story func(t *testing.T, w *world)) {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	tt, _ := t.(*testing.T)
-	w := &world{t: tt, log: new(logBook), lanes: 1, ended: make(chan error, 1), doors: make(chan *link.Stream)}
+	w := &world{t: tt, log: new(logBook), lanes: 1, ended: make(chan error, 1), doors: make(chan *link.Stream), panics: tlsctl.Panics()}
 	var err error
 	if w.ca, err = ctltest.NewAuthority("Test CA"); err != nil {
 		t.Fatal(err)
@@ -107,10 +111,18 @@ func (w *world) start() *world {
 	w.t.Helper()
 	w.net = linktest.New(hubAddr)
 	w.dev = tuntest.New(w.device)
+	device := tun.Device(w.dev)
+	if w.wrapDevice != nil {
+		device = w.wrapDevice(device)
+	}
 	sockets := []link.Socket{w.net.Server(), w.net.Client(hubAddr2)}
+	listeners := []UDPListener{{Local: hubAddr, Sockets: sockets}}
+	if w.apart {
+		listeners = []UDPListener{{Local: hubAddr, Sockets: sockets[:1]}, {Local: hubAddr2, Sockets: sockets[1:]}}
+	}
 	srv, err := New(w.cfg, Parts{
-		UDP: []UDPListener{{Local: hubAddr, Sockets: sockets}}, TCP: []StreamListener{&doorway{streams: w.doors}},
-		Device: w.dev, Lanes: w.lanes, Auth: w.login, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
+		UDP: listeners, TCP: []StreamListener{&doorway{streams: w.doors}},
+		Device: device, Lanes: w.lanes, Auth: w.login, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -140,14 +152,11 @@ func (w *world) stop() time.Duration {
 		}
 		w.ended = nil
 	}
-	if n := w.srv.Snapshot().Panics - panicsBefore; n != 0 && !w.t.Failed() {
+	if n := w.srv.Snapshot().Panics - w.panics; n != 0 && !w.t.Failed() {
 		w.t.Errorf("%d panics:\n%s", n, w.log)
 	}
 	return time.Since(began)
 }
-
-// panicsBefore is what stories that provoke panics have left in tlsctl's counter; none does.
-var panicsBefore = tlsctl.Panics()
 
 // clients is the names of those who are connected.
 func (w *world) clients() (names []string) {
@@ -225,6 +234,7 @@ type peer struct {
 	order   []uint64         // packet ids as they came
 	under   []tlsctl.KeyID   // and their keys
 	strange int              // data packets that did not open
+	wait    func()           // before each data packet, if not nil
 	control func(pkt []byte) // where control packets go, if not to ctl
 	closed  chan struct{}
 }
@@ -234,6 +244,13 @@ func (p *peer) deliver(f func(pkt []byte)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.control = f
+}
+
+// deliverData has f called before each data packet is taken.
+func (p *peer) deliverData(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wait = f
 }
 
 // use makes another control channel the peer's.
@@ -391,6 +408,12 @@ func (p *peer) take(pkt []byte) {
 		return
 	}
 	key := p.key(tlsctl.KeyID(h.Key))
+	p.mu.Lock()
+	wait := p.wait
+	p.mu.Unlock()
+	if wait != nil {
+		wait()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if key == nil {
