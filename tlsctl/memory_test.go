@@ -37,28 +37,28 @@ func TestSessionMemory(t *testing.T) {
 			defer server.Close(errTestOver)
 			before := memoryInUse()
 			for i := range sessions {
-				var c *ctltest.Client
+				var c atomic.Pointer[ctltest.Client] // nil once the client has gone: the server keeps nothing of it
 				from := netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("192.0.%d.%d", i>>8, i&255)), 1194)
-				reply := func(b []byte) {
-					if b = append([]byte(nil), b...); c != nil {
-						go c.Deliver(b)
-					}
-				}
-				c = ctltest.NewClient(func(b []byte) {
+				client := ctltest.NewClient(func(b []byte) {
 					p, err := tlsctl.ParsePacket(b)
 					if err == nil && !test.lost(&p) {
-						server.Deliver(from, b, func(b []byte) { reply(b) })
+						server.Deliver(from, b, func(b []byte) {
+							if to := c.Load(); to != nil {
+								go to.Deliver(append([]byte(nil), b...))
+							}
+						})
 					}
 				}, s.client)
+				c.Store(client)
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				if test.in {
-					if err := c.Connect(ctx); err != nil {
+					if err := client.Connect(ctx); err != nil {
 						t.Fatal(err)
 					}
 					established.Add(1)
 				} else {
 					done := make(chan struct{})
-					go func() { defer close(done); c.Connect(ctx) }()
+					go func() { defer close(done); client.Connect(ctx) }()
 					for opened.Load() <= int64(i) {
 						runtime.Gosched()
 					}
@@ -67,8 +67,8 @@ func TestSessionMemory(t *testing.T) {
 					<-done
 				}
 				cancel()
-				c.Close()
-				reply = func([]byte) {} // the server keeps nothing of the client
+				client.Close()
+				c.Store(nil)
 			}
 			after := memoryInUse()
 			if after < before {
