@@ -29,8 +29,7 @@ const prefix = "ptlab"
 // A Lab is one network. Its methods are not for concurrent use, but programs run concurrently.
 type Lab struct {
 	name  string
-	Dir   string // for files of programs; removed by Close unless Keep is set
-	Keep  bool
+	Dir   string // for files of programs; its maker's to remove
 	hosts map[string]*Host
 	next  int // of addresses on the wan
 	mu    sync.Mutex

@@ -211,8 +211,36 @@ func setUp(cfg *config.Config, throttle *auth.Throttle, log zerolog.Logger) (*ho
 		if err := hostnet.DropPrivileges(cfg.User, cfg.Group, hostnet.KeepNetAdmin); err != nil {
 			return h, err
 		}
+		if err := stillReadable(cfg, log); err != nil {
+			return h, err
+		}
 	}
 	return h, nil
+}
+
+// stillReadable tells of files that are read again while serving and that the user whom the server now is cannot
+// read. A revocation list is not only told of: who is revoked would stay connected (S068).
+func stillReadable(cfg *config.Config, log zerolog.Logger) error {
+	check := func(name string) error {
+		if !filepath.IsAbs(name) { // not given, or inline
+			return nil
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	}
+	if err := check(cfg.CRL.Name); err != nil {
+		return fmt.Errorf("crl-verify: %w: without privileges (user, group) revocations would not be noticed: make it readable to that user", err)
+	}
+	for directive, name := range map[string]string{"config": cfg.Path, "auth-users-file": cfg.Users, "client-config-dir": cfg.ClientConfigDir,
+		"ca": cfg.CA.Name, "cert": cfg.Cert.Name, "key": cfg.Key.Name} {
+		if err := check(name); err != nil {
+			log.Warn().Err(err).Str("directive", directive).Msg("cannot be read without privileges: changes of it take a restart")
+		}
+	}
+	return nil
 }
 
 // listen opens the sockets.
@@ -332,7 +360,7 @@ func (h *host) guard(cfg *config.Config, log zerolog.Logger) error {
 		return fmt.Errorf("nat: %w", err)
 	}
 	for _, o := range obstacles {
-		log.Warn().Msg(o)
+		log.Warn().Str("chain", o).Msgf("this chain drops what it does not know: let %s through there in both directions, or clients reach nothing", h.device.Name())
 	}
 	restore, err := hostnet.EnableForwarding(cfg.Addr4.IsValid(), cfg.Addr6.IsValid())
 	if err != nil {

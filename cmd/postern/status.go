@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -60,11 +61,22 @@ func statusCommand() *cli.Command {
 	}
 }
 
-// onlySocket finds the one control socket in dir.
+// onlySocket finds the one control socket in dir that a server answers on.
 func onlySocket(dir string) (string, error) {
-	found, err := filepath.Glob(filepath.Join(dir, "*.sock"))
+	all, err := filepath.Glob(filepath.Join(dir, "*.sock"))
 	if err != nil {
 		return "", err
+	}
+	var found []string
+	for _, path := range all {
+		conn, err := net.Dial("unix", path)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			continue // left by a server that could not remove it
+		}
+		if err == nil {
+			conn.Close()
+		}
+		found = append(found, path)
 	}
 	switch len(found) {
 	case 0:
