@@ -378,7 +378,6 @@ func (s *Session) keepTime(now time.Time) {
 		s.wanted = true
 	}
 	if s.wanted && s.current.conn.idle() {
-		s.wanted = false
 		n := s.add(now, s.lastKey.next(), 0)
 		n.rel.queue(OpSoftReset, nil)
 	}
@@ -419,7 +418,7 @@ func (s *Session) add(now time.Time, key KeyID, id PacketID) *negotiation {
 		rel:      newReliable(id, s.timing.TLSTimeout),
 	}
 	if !n.first {
-		s.next = n
+		s.next, s.wanted = n, false // who began it does not matter
 		if s.cfg.Current != nil {
 			n.cfg = s.cfg.Current()
 		}

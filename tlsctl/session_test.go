@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,10 +42,49 @@ func newSetup(t *testing.T) *setup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &setup{t: t, ca: ca, newOwner: func() *ctltest.Owner { return new(ctltest.Owner) }}
+	s := &setup{t: t, ca: ca}
+	s.equip(s.issue("server", x509.ExtKeyUsageServerAuth), s.issue("alice", x509.ExtKeyUsageClientAuth))
+	return s
+}
+
+// shared are certificates for the many bubbles, which all begin at one time, and with names so long that a flight of
+// TLS is more than any window.
+var shared = sync.OnceValues(func() (s struct {
+	ca             *ctltest.Authority
+	server, client tls.Certificate
+}, err error) {
+	long := func(c *x509.Certificate) {
+		for i := range 60 {
+			c.DNSNames = append(c.DNSNames, fmt.Sprintf("%02d.%s.example.com", i, strings.Repeat("x", 60)))
+		}
+	}
+	if s.ca, err = ctltest.NewAuthority("Test CA"); err != nil {
+		return s, err
+	}
+	if s.server, err = s.ca.Issue("server", x509.ExtKeyUsageServerAuth, long); err != nil {
+		return s, err
+	}
+	s.client, err = s.ca.Issue("alice", x509.ExtKeyUsageClientAuth, long)
+	return s, err
+})
+
+// newSharedSetup is newSetup without the cost of new certificates, for bubbles.
+func newSharedSetup(t *testing.T) *setup {
+	t.Helper()
+	certs, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &setup{t: t, ca: certs.ca}
+	s.equip(certs.server, certs.client)
+	return s
+}
+
+func (s *setup) equip(server, client tls.Certificate) {
+	s.newOwner = func() *ctltest.Owner { return new(ctltest.Owner) }
 	s.cfg = tlsctl.Config{
-		TLS:     &tls.Config{Certificates: []tls.Certificate{s.issue("server", x509.ExtKeyUsageServerAuth)}},
-		Certs:   &tlsctl.CertRules{Roots: ca.Pool()},
+		TLS:     &tls.Config{Certificates: []tls.Certificate{server}},
+		Certs:   &tlsctl.CertRules{Roots: s.ca.Pool()},
 		Ciphers: []string{"AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305"},
 		TunMTU:  1500,
 		Timing:  tlsctl.Timing{Renegotiate: -1},
@@ -51,15 +92,14 @@ func newSetup(t *testing.T) *setup {
 	}
 	s.client = ctltest.Config{
 		TLS: &tls.Config{
-			Certificates: []tls.Certificate{s.issue("alice", x509.ExtKeyUsageClientAuth)},
-			RootCAs:      ca.Pool(),
+			Certificates: []tls.Certificate{client},
+			RootCAs:      s.ca.Pool(),
 			ServerName:   "server",
 			// A name in the CN alone, as OpenVPN has it, is not for crypto/tls to judge.
 			InsecureSkipVerify: true,
 		},
 		Login: true, Username: "alice", Password: "secret",
 	}
-	return s
 }
 
 func (s *setup) issue(cn string, purpose x509.ExtKeyUsage) tls.Certificate {

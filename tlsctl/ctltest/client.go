@@ -12,7 +12,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -55,6 +56,39 @@ type Config struct {
 	Exchange func(message []byte) []byte
 	// PushRequest is how often a client that was not told to wait asks for its options; 0 means 5 s.
 	PushRequest time.Duration
+
+	// What a Profile sets beside the above.
+
+	// SendWindow and ReceiveWindow are how many packets are in flight, and taken from the next expected one on; 0
+	// means 6 and 12.
+	SendWindow, ReceiveWindow int
+	// AckMax is how many acknowledgements go into a packet of their own; 0 means 8.
+	AckMax int
+	// Chunk is how much TLS goes into a packet; 0 means 1100.
+	Chunk int
+	// FastResend: a packet goes again when three later ones were acknowledged, as from 2.6 on.
+	FastResend bool
+	// StreamResend: packets are sent again over a Stream too, as OpenVPN 2 does.
+	StreamResend bool
+	// Cadence is how long the client waits before each PUSH_REQUEST, the last again and again; it asks even if the
+	// server may push unasked. Without it PushRequest counts.
+	Cadence []time.Duration
+	// PendingCadence takes the place of Cadence once AUTH_PENDING has come, if not 0.
+	PendingCadence time.Duration
+	// PushWithin is how long the client waits for its options, from the end of the key exchange; 0 means for ever.
+	// AUTH_PENDING changes it if the client knows that.
+	PushWithin time.Duration
+	// OldKey is for how long after the begin of a renegotiation messages are said under the key before, as OpenVPN
+	// 3 does.
+	OldKey time.Duration
+	// LosesOld: nothing that comes under a key is read any more once a renegotiation has begun, as in OpenVPN 2.
+	LosesOld bool
+	// Joins: a record that comes while the client's own key exchange is not acknowledged spoils the one after it, as
+	// in OpenVPN 3.
+	Joins bool
+	// Refuses are the names of options that the client does not understand; Flags, if not nil, the words of
+	// protocol-flags that it does. Getting another is the end of the client.
+	Refuses, Flags []string
 }
 
 // Refused is an AUTH_FAILED.
@@ -81,6 +115,10 @@ type Client struct {
 	zeroMoved bool // the last packet of key id 0 came under the dynamic wrap
 	channels  map[tlsctl.KeyID]*channel
 	newest    *channel // the newest whose key exchange is over
+	before    *channel // the one that was newest before
+	latest    *channel // the newest that was begun
+	pending   bool     // AUTH_PENDING has come
+	pushBy    time.Time
 	last      tlsctl.KeyID
 	exported  [256]byte // for the dynamic wrap; zero: cannot be had
 	exporter  bool      // the server chose exported data keys
@@ -107,6 +145,14 @@ func NewClient(send func(pkt []byte), cfg Config) *Client {
 	}
 	if cfg.PushRequest == 0 {
 		cfg.PushRequest = 5 * time.Second
+	}
+	for _, f := range []struct {
+		field *int
+		value int
+	}{{&cfg.SendWindow, 6}, {&cfg.ReceiveWindow, 12}, {&cfg.AckMax, tlsctl.MaxAcks}, {&cfg.Chunk, 1100}} {
+		if *f.field == 0 {
+			*f.field = f.value
+		}
 	}
 	cfg.TLS = cfg.TLS.Clone()
 	cfg.TLS.DynamicRecordSizingDisabled = true // as OpenSSL has it: one write, one record
@@ -188,20 +234,64 @@ func (c *Client) Handshake(ctx context.Context) error {
 
 // Pull waits for PUSH_REPLY, asking for it if the client is of that kind.
 func (c *Client) Pull(ctx context.Context) error {
-	if proto := protoOf(c.cfg.PeerInfo); proto&4 == 0 {
-		ask, cancel := context.WithCancel(ctx)
-		defer cancel()
-		c.wg.Go(func() {
-			for ask.Err() == nil {
-				c.Say("PUSH_REQUEST")
-				select {
-				case <-ask.Done():
-				case <-time.After(c.cfg.PushRequest):
-				}
-			}
-		})
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if c.cfg.Cadence != nil || protoOf(c.cfg.PeerInfo)&4 == 0 {
+		c.wg.Go(func() { c.ask(ctx) })
+	}
+	if c.cfg.PushWithin > 0 {
+		c.mu.Lock()
+		c.pushBy = time.Now().Add(c.cfg.PushWithin)
+		c.mu.Unlock()
+		c.wg.Go(func() { c.expire(ctx, cancel) })
 	}
 	return c.wait(ctx, func() bool { return c.pushed })
+}
+
+// ask asks for the options until ctx ends.
+func (c *Client) ask(ctx context.Context) {
+	cadence := c.cfg.Cadence
+	if cadence == nil {
+		cadence = []time.Duration{0, c.cfg.PushRequest}
+	}
+	for {
+		wait := cadence[0]
+		if len(cadence) > 1 {
+			cadence = cadence[1:]
+		}
+		c.mu.Lock()
+		if c.pending && c.cfg.PendingCadence > 0 {
+			wait = c.cfg.PendingCadence
+		}
+		c.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+			c.Say("PUSH_REQUEST")
+		}
+	}
+}
+
+// ErrNoOptions: the options did not come in time.
+var ErrNoOptions = errors.New("no options in time")
+
+// expire ends the wait for the options when it has lasted too long.
+func (c *Client) expire(ctx context.Context, cancel context.CancelCauseFunc) {
+	for {
+		c.mu.Lock()
+		left := time.Until(c.pushBy)
+		c.mu.Unlock()
+		if left <= 0 {
+			cancel(ErrNoOptions)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(left):
+		}
+	}
 }
 
 // Renegotiate begins a renegotiation and does it to its end; if the server has begun one, that one.
@@ -217,6 +307,17 @@ func (c *Client) Renegotiate(ctx context.Context) error {
 	}
 	c.mu.Unlock()
 	return c.negotiate(ctx, ch)
+}
+
+// Leave says goodbye if the server agreed to hear it on the control channel, and reports whether it did. The others say
+// it on the data channel.
+func (c *Client) Leave() bool {
+	if !slices.ContainsFunc(c.Options(), func(o string) bool {
+		return slices.Contains(strings.Fields(o), "cc-exit")
+	}) {
+		return false
+	}
+	return c.Say("EXIT") == nil
 }
 
 // SoftReset sends a soft reset under a key id and does not care what becomes of it.
@@ -250,6 +351,9 @@ func (c *Client) Key(id tlsctl.KeyID) (k Keys, ok bool) {
 func (c *Client) Say(message string) error {
 	c.mu.Lock()
 	ch := c.newest
+	if c.before != nil && time.Since(ch.began) < c.cfg.OldKey {
+		ch = c.before
+	}
 	c.mu.Unlock()
 	if ch == nil {
 		return errors.New("not connected")
@@ -377,7 +481,7 @@ func (c *Client) openLocked(key tlsctl.KeyID) *channel {
 	if old := c.channels[key]; old != nil {
 		old.stop()
 	}
-	c.channels[key] = ch
+	c.channels[key], c.latest = ch, ch
 	c.moved = c.moved || key != 0
 	return ch
 }
@@ -421,7 +525,8 @@ func (c *Client) negotiate(ctx context.Context, ch *channel) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ch.tls, ch.ours, ch.theirs, ch.state = conn, ours, theirs, state
-	c.newest, c.last = ch, ch.key
+	ch.awaiting = len(ch.unacked) > 0
+	c.before, c.newest, c.last = c.newest, ch, ch.key
 	if ch.key == 0 {
 		if e, err := state.ExportKeyingMaterial("EXPORTER-OpenVPN-dynamic-tls-crypt", nil, 256); err == nil {
 			c.exported = [256]byte(e)
@@ -444,7 +549,7 @@ func (c *Client) read(ch *channel) {
 		n, err := ch.tls.Read(b)
 		if n > 0 {
 			c.mu.Lock()
-			c.heedLocked(ch, string(bytes.TrimSuffix(b[:n], []byte{0})), n)
+			c.takeLocked(ch, b[:n])
 			c.changed.Broadcast()
 			c.mu.Unlock()
 		}
@@ -459,13 +564,43 @@ func (c *Client) read(ch *channel) {
 	}
 }
 
+// takeLocked takes one record.
+func (c *Client) takeLocked(ch *channel, record []byte) {
+	switch {
+	case c.cfg.LosesOld && ch != c.latest:
+		return
+	case c.cfg.Joins && ch.awaiting:
+		ch.joined = append(ch.joined, record...)
+		return
+	}
+	if ch.joined != nil {
+		record, ch.joined = append(ch.joined, record...), nil
+	}
+	c.heedLocked(ch, string(bytes.TrimSuffix(record, []byte{0})), len(record))
+}
+
 func (c *Client) heedLocked(ch *channel, m string, size int) {
+	if strings.IndexByte(m, 0) >= 0 && c.cfg.Joins {
+		return // not a text: thrown away
+	}
 	if strings.IndexByte(m, 0) >= 0 || size > 2048 {
 		c.failLocked(fmt.Errorf("a record is not one message: %q", m))
 		return
 	}
 	c.messages = append(c.messages, m)
+	word, rest, _ := strings.Cut(m, ",")
 	switch {
+	case word == "AUTH_PENDING":
+		c.pending = true
+		if seconds, ok := strings.CutPrefix(rest, "timeout "); ok && protoOf(c.cfg.PeerInfo)&tlsctl.FeaturePendingTime != 0 {
+			n, _ := strconv.Atoi(seconds)
+			c.pushBy = c.pushBy.Add(time.Duration(n)*time.Second - c.cfg.PushWithin)
+			c.cfg.PushWithin = time.Duration(n) * time.Second
+		}
+	case word == "PUSH_UPDATE":
+		if protoOf(c.cfg.PeerInfo)&tlsctl.FeaturePushUpdate == 0 {
+			c.failLocked(fmt.Errorf("unknown message %q", m))
+		}
 	case m == "AUTH_FAILED" || strings.HasPrefix(m, "AUTH_FAILED,"):
 		c.failLocked(&Refused{m})
 	case m == "PUSH_REPLY" || strings.HasPrefix(m, "PUSH_REPLY,"):
@@ -497,6 +632,10 @@ func (c *Client) takeOptionsLocked() {
 		if len(words) == 0 {
 			continue
 		}
+		if slices.Contains(c.cfg.Refuses, words[0]) || c.cfg.Flags != nil && words[0] == "protocol-flags" &&
+			slices.ContainsFunc(words[1:], func(w string) bool { return !slices.Contains(c.cfg.Flags, w) }) {
+			c.failLocked(fmt.Errorf("unknown option %q", o))
+		}
 		for _, w := range words[1:] {
 			switch {
 			case words[0] == "protocol-flags" && w == "tls-ekm", words[0] == "key-derivation" && w == "tls-ekm":
@@ -522,215 +661,3 @@ func (c *Client) deriveLocked(ch *channel) error {
 	c.keyOrder = append(c.keyOrder, ch.key)
 	return nil
 }
-
-// A channel is one negotiation, and the net.Conn of its TLS.
-type channel struct {
-	c   *Client
-	key tlsctl.KeyID
-
-	// Under Client.mu.
-	nextOut  tlsctl.PacketID
-	nextIn   tlsctl.PacketID
-	unacked  []*sent
-	held     map[tlsctl.PacketID][]byte // payloads; nil for a reset
-	pending  []tlsctl.PacketID
-	recent   []tlsctl.PacketID
-	in       []byte
-	closed   bool
-	done     bool // negotiate has ended
-	timer    *time.Timer
-	ackTimer *time.Timer
-
-	tls    *tls.Conn
-	state  tls.ConnectionState
-	ours   *exchange
-	theirs *exchange
-}
-
-type sent struct {
-	packet tlsctl.Packet
-	at     time.Time
-	wait   time.Duration
-	flying bool
-}
-
-const (
-	sendWindow    = 6
-	receiveWindow = 12
-	chunk         = 1100
-)
-
-func newChannel(c *Client, key tlsctl.KeyID) *channel {
-	ch := &channel{c: c, key: key, held: make(map[tlsctl.PacketID][]byte)}
-	ch.timer = time.AfterFunc(time.Hour, ch.tick)
-	ch.ackTimer = time.AfterFunc(time.Hour, ch.ack)
-	return ch
-}
-
-func (ch *channel) stop() {
-	ch.closed = true
-	ch.timer.Stop()
-	ch.ackTimer.Stop()
-}
-
-func (ch *channel) queueLocked(op tlsctl.Opcode, payload []byte) {
-	s := &sent{
-		packet: tlsctl.Packet{Opcode: op, KeyID: ch.key, ID: ch.nextOut, Payload: bytes.Clone(payload)},
-		wait:   2 * time.Second,
-	}
-	ch.nextOut++
-	ch.unacked = append(ch.unacked, s)
-	ch.pumpLocked()
-}
-
-// pumpLocked sends what is due.
-func (ch *channel) pumpLocked() {
-	if ch.closed {
-		return
-	}
-	now := time.Now()
-	var next time.Time
-	for i, s := range ch.unacked {
-		if i >= sendWindow {
-			break
-		}
-		if !s.flying || !ch.c.cfg.Stream && !now.Before(s.at) {
-			s.flying = true
-			s.at = now.Add(s.wait)
-			if ch.c.cfg.Steady {
-				s.at = now.Add(time.Second)
-			}
-			s.wait *= 2
-			p := s.packet
-			p.Acks = ch.takeAcksLocked(4)
-			ch.c.transmitLocked(&p)
-		}
-		if next.IsZero() || s.at.Before(next) {
-			next = s.at
-		}
-	}
-	if !next.IsZero() && !ch.c.cfg.Stream {
-		ch.timer.Reset(next.Sub(now))
-	}
-}
-
-func (ch *channel) tick() {
-	ch.c.mu.Lock()
-	defer ch.c.mu.Unlock()
-	ch.pumpLocked()
-}
-
-// ack acknowledges what nothing has carried.
-func (ch *channel) ack() {
-	ch.c.mu.Lock()
-	defer ch.c.mu.Unlock()
-	for len(ch.pending) > 0 && !ch.closed {
-		ch.c.transmitLocked(&tlsctl.Packet{Opcode: tlsctl.OpAck, KeyID: ch.key, Acks: ch.takeAcksLocked(tlsctl.MaxAcks)})
-	}
-}
-
-func (ch *channel) takeAcksLocked(max int) []tlsctl.PacketID {
-	n := min(len(ch.pending), max)
-	acks := append([]tlsctl.PacketID(nil), ch.pending[:n]...)
-	ch.pending = ch.pending[n:]
-	for _, id := range ch.recent {
-		if len(acks) < tlsctl.MaxAcks && !ch.c.cfg.AckOnce && !contains(acks, id) {
-			acks = append(acks, id)
-		}
-	}
-	ch.recent = append([]tlsctl.PacketID(nil), acks...)
-	return acks[:min(len(acks), max)]
-}
-
-func contains(ids []tlsctl.PacketID, id tlsctl.PacketID) bool {
-	for _, i := range ids {
-		if i == id {
-			return true
-		}
-	}
-	return false
-}
-
-func (ch *channel) receiveLocked(p *tlsctl.Packet) {
-	for _, id := range p.Acks {
-		for i, s := range ch.unacked {
-			if s.packet.ID == id && s.flying {
-				ch.unacked = append(ch.unacked[:i:i], ch.unacked[i+1:]...)
-				break
-			}
-		}
-	}
-	if p.Opcode != tlsctl.OpAck && p.ID < ch.nextIn+receiveWindow {
-		if !contains(ch.pending, p.ID) {
-			ch.pending = append(ch.pending, p.ID)
-			ch.ackTimer.Reset(time.Millisecond)
-		}
-		if _, held := ch.held[p.ID]; p.ID >= ch.nextIn && !held {
-			payload := bytes.Clone(p.Payload)
-			if p.Opcode != tlsctl.OpControl {
-				payload = nil
-			}
-			ch.held[p.ID] = payload
-		}
-		for b, ok := ch.held[ch.nextIn]; ok; b, ok = ch.held[ch.nextIn] {
-			delete(ch.held, ch.nextIn)
-			ch.nextIn++
-			ch.in = append(ch.in, b...)
-		}
-	}
-	ch.pumpLocked()
-}
-
-// Read implements net.Conn.
-func (ch *channel) Read(b []byte) (int, error) {
-	ch.c.mu.Lock()
-	defer ch.c.mu.Unlock()
-	for len(ch.in) == 0 {
-		if ch.closed {
-			return 0, net.ErrClosed
-		}
-		ch.c.changed.Wait()
-	}
-	n := copy(b, ch.in)
-	ch.in = ch.in[n:]
-	return n, nil
-}
-
-// Write implements net.Conn.
-func (ch *channel) Write(b []byte) (int, error) {
-	ch.c.mu.Lock()
-	defer ch.c.mu.Unlock()
-	if ch.closed {
-		return 0, net.ErrClosed
-	}
-	for rest := b; len(rest) > 0; {
-		n := min(chunk, len(rest))
-		op := tlsctl.OpControl
-		if ch.key == 0 && ch.nextOut == 1 && ch.c.resendWKC {
-			op = tlsctl.OpControlWKC
-		}
-		ch.queueLocked(op, rest[:n])
-		rest = rest[n:]
-	}
-	return len(b), nil
-}
-
-// Close implements net.Conn.
-func (ch *channel) Close() error {
-	ch.c.mu.Lock()
-	defer ch.c.mu.Unlock()
-	ch.stop()
-	ch.c.changed.Broadcast()
-	return nil
-}
-
-type noAddr struct{}
-
-func (noAddr) Network() string { return "ctltest" }
-func (noAddr) String() string  { return "ctltest" }
-
-func (ch *channel) LocalAddr() net.Addr              { return noAddr{} }
-func (ch *channel) RemoteAddr() net.Addr             { return noAddr{} }
-func (ch *channel) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
-func (ch *channel) SetReadDeadline(time.Time) error  { return os.ErrNoDeadline }
-func (ch *channel) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }

@@ -1,0 +1,5 @@
+//go:build race
+
+package tlsctl_test
+
+const raceEnabled = true
