@@ -37,8 +37,8 @@ func ParseStatic(text []byte) (password, response []byte, err error) {
 	if !ok {
 		return nil, nil, errors.New("not a static challenge's answer")
 	}
-	first, second, ok := bytes.Cut(rest, []byte(":"))
-	if !ok || bytes.IndexByte(second, ':') >= 0 {
+	first, second, ok := bytes.Cut(rest, []byte(":")) // one more is not base64
+	if !ok {
 		return nil, nil, errors.New("static challenge: not two parts")
 	}
 	if password, err = strictBase64(first); err != nil {

@@ -38,6 +38,8 @@
 //	                       Authenticate{Username, State, Response}
 //
 // A state is good once, for Challenge.Within, and for the user and certificate that it was given to. A challenge with
-// a URL has no Response: the second Authenticate waits until the user has been there, or ctx ends. What answers
-// a challenge is sent as late after the login's arrival as a refusal is, or the time would tell what the answer did not.
+// a URL has no Response: the second Authenticate waits until the user has been there, or ctx ends.
+//
+// A question within the session has to be answered in the time that any login has: a login is only to be prolonged for
+// a right password (security S010), and doing so for that one alone would tell.
 package auth

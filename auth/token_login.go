@@ -48,10 +48,13 @@ const (
 	maxTokenLife = 12 * time.Hour
 	// vouchTime is how long a user is believed to be what they were (security S049).
 	vouchTime = 15 * time.Minute
-	// publicTokenOver is the conventional refusal of a token, whatever is wrong with it: the client then drops it and
-	// logs in anew.
-	publicTokenOver = "SESSION: token expired"
+	// publicTokenOver is what a client reads whatever is wrong with its token.
+	publicTokenOver = "token expired"
 )
+
+// ErrTokenOver is inside the *Denied of a token. There is a form of its own for telling that, AUTH_FAILED,SESSION: the
+// client then drops the token and logs in anew.
+var ErrTokenOver = errors.New("token is not good any more")
 
 // Tokens lets clients in without a password that have had it right before: `auth-gen-token`. Any goroutine.
 type Tokens struct {
@@ -143,7 +146,7 @@ func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator,
 	case state == TokenAuthenticated:
 		after.who, after.asked, err = t.known(ctx, &before, r, now)
 	default:
-		err = &Denied{Reason: "token: " + state.String(), Public: publicTokenOver}
+		err = &Denied{Reason: "token: " + state.String(), Public: publicTokenOver, Err: ErrTokenOver}
 	}
 	if err != nil {
 		return nil, err
@@ -244,7 +247,7 @@ func (t *Tokens) ask(ctx context.Context, next Authenticator, r *Request, report
 func (t *Tokens) known(ctx context.Context, before *tokenLogin, r *Request, now time.Time) (*Identity, time.Time, error) {
 	name, err := tokenName(t.sent(r), r)
 	if err != nil {
-		return nil, now, &Denied{Reason: err.Error(), Public: publicTokenOver}
+		return nil, now, &Denied{Reason: err.Error(), Public: publicTokenOver, Err: ErrTokenOver}
 	}
 	if t.o.MatchCertificate {
 		if _, err := MatchCertificate(proven{}).Authenticate(ctx, &Request{Username: name, Password: r.Password, CommonName: r.CommonName}); err != nil {

@@ -17,7 +17,7 @@ import (
 	"postern/auth"
 )
 
-const tokenOver = "SESSION: token expired"
+const tokenOver = "token expired"
 
 // tokenWorld is Tokens over a back end that counts: "secret" is everybody's password.
 type tokenWorld struct {
@@ -83,6 +83,9 @@ func (w *tokenWorld) out(s *auth.TokenSession, user, password, cert string) {
 	before, asked := s.Token(), len(w.asked)
 	_, err := w.login(s, user, password, cert)
 	wantDenied(w.T, err, "token: ", tokenOver)
+	if !errors.Is(err, auth.ErrTokenOver) {
+		w.Errorf("%v does not wrap ErrTokenOver", err)
+	}
 	if s.Token() != before {
 		w.Error("a refusal has changed the session")
 	}

@@ -71,6 +71,9 @@ const (
 	// maxHeld and maxHeldPerSource bound the logins that wait for a code.
 	maxHeld          = 4096
 	maxHeldPerSource = 64
+	// askDelay is when a Challenge is returned, counted from the login. The time that a back end takes would otherwise
+	// tell what it has found out (security S045); refusals wait as long.
+	askDelay = 2 * time.Second
 
 	publicNoCode = "a one-time code is needed besides the password"
 )
@@ -190,6 +193,7 @@ func (q requireTOTP) Authenticate(ctx context.Context, r *Request) (*Identity, e
 		return nil, &Denied{Reason: "no one-time code, and no way to ask for it", Public: publicNoCode}
 	}
 	inner.Response = nil
+	began := time.Now()
 	id, err := q.next.Authenticate(ctx, &inner)
 	switch {
 	case err == nil && (id == nil || id.Name != name):
@@ -200,6 +204,11 @@ func (q requireTOTP) Authenticate(ctx context.Context, r *Request) (*Identity, e
 		return nil, err
 	case code != nil:
 		return t.check(ctx, id, r.Source, code)
+	}
+	select {
+	case <-time.After(askDelay - time.Since(began)):
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait before asking for a one-time code: %w", ctx.Err())
 	}
 	state := t.held.hold(&heldLogin{
 		name: name, commonName: r.CommonName, certKey: bytes.Clone(r.CertKey), source: sourceOf(r.Source), id: id, denied: err,

@@ -64,6 +64,9 @@ func (w *totpWorld) start(o auth.TOTPOptions) {
 func (w *totpWorld) answer(_ context.Context, r *auth.Request) (*auth.Identity, error) {
 	w.asked = append(w.asked, string(r.Password))
 	name, err := auth.CanonicalName(r.Username)
+	if w.secrets[name] != nil && r.Response != nil {
+		w.Error("the back end sees the code")
+	}
 	switch {
 	case w.broken != nil:
 		return nil, w.broken
@@ -232,6 +235,31 @@ func TestTOTPTellsNothing(t *testing.T) {
 				wantDenied(t, err, "no one-time code", "a one-time code is needed besides the password")
 			}
 		}
+	})
+}
+
+// S045: a user is asked after the same time, however long it took to find out about the password.
+func TestTOTPAsksAfterOneTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTOTPWorld(t, auth.TOTPOptions{})
+		var takes time.Duration
+		w.logins = w.totp.Require(backend(func(ctx context.Context, r *auth.Request) (*auth.Identity, error) {
+			time.Sleep(takes)
+			return w.answer(ctx, r)
+		}))
+		for _, takes = range []time.Duration{0, 5, 700 * time.Millisecond, 2 * time.Second} {
+			for _, password := range []string{"secret", "wrong"} {
+				began := time.Now()
+				w.challenge("alice", password)
+				if took := time.Since(began); took != 2*time.Second {
+					t.Errorf("asked after %v where the back end took %v", took, takes)
+				}
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := w.logins.Authenticate(ctx, w.request("alice", "secret"))
+		wantBroken(t, err, "deadline exceeded")
 	})
 }
 
