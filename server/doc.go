@@ -19,7 +19,8 @@
 // One recvmmsg leaves trains in the socket's buffers. A data packet names its client (peer id), which names the key;
 // the key is locked once for the run of packets that share it. Each packet is opened where it lies, its inner source
 // must be the client's, and it goes to the coalescer, which writes superpackets when the batch is through. Pings end
-// here. A packet from a new address moves the client there if it was the newest (the float rule), after the run.
+// here. A packet from a new address moves the client there if it was the newest (the float rule), after the run. An
+// address names a client only together with the door it came to: a listener, or a stream.
 //
 // # Downlink: a packet from the TUN
 //
@@ -48,6 +49,13 @@
 //
 // # Locks
 //
-// table.mu, then pool.mu; client.mu stands alone. sender.mu and a key's lock are innermost: neither is held while
-// calling into tlsctl, auth or the table's writers. No lock is held over Admit.
+// table.mu, then client.mu, then the locks of a client's keys. pool.mu, halfOpen.mu and sender.mu stand alone, and no
+// two senders are held at once. A key's lock and sender.mu are never held while calling into tlsctl, auth or the table's
+// writers. No lock is held over Admit.
+//
+// # Panics
+//
+// What one peer sends may cost that peer its session and nobody else anything: a batch, a greeting and a stream each
+// recover, unlock what they held, count, log the stack, and end the client that was at work (panic.go). tlsctl does the
+// same for its sessions.
 package server

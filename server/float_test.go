@@ -197,7 +197,7 @@ func TestTwoListeners(t *testing.T) {
 		w.apart = true
 		w.start()
 		alice := w.peer("alice", homeAddr).connect()
-		alice.to = hubAddr2
+		alice.turn(hubAddr2)
 		alice.sock.Move(at(1))
 		ask := udp(alice.addr4(), lanHost, nil)
 		alice.send(ask)
@@ -206,10 +206,10 @@ func TestTwoListeners(t *testing.T) {
 			t.Errorf("alice is at %v", got)
 		}
 		bob := w.peer("bob", homeAddr, oldClient) // as a translator may have it
-		bob.to = hubAddr2
+		bob.turn(hubAddr2)
 		bob.connect().mustReach()
 		alice.sock.Move(at(2))
-		alice.to = hubAddr
+		alice.turn(hubAddr)
 		alice.mustReach()
 		bob.mustReach()
 		if got := w.clients(); len(got) != 2 {
@@ -232,7 +232,7 @@ func TestChangeOfLane(t *testing.T) {
 			return true
 		})
 		alice.mustReach()
-		alice.to = hubAddr2
+		alice.turn(hubAddr2)
 		alice.mustReach()
 		if len(from) != 2 || from[0] != hubAddr || from[1] != hubAddr2 {
 			t.Errorf("answers came from %v, want from the socket that was asked", from)

@@ -220,10 +220,10 @@ type peer struct {
 	cfg  ctltest.Config
 	sock *linktest.Socket
 	conn net.Conn // over TCP instead
-	to   netip.AddrPort
 	ctl  *ctltest.Client
 
 	mu      sync.Mutex
+	to      netip.AddrPort // the server's address
 	keys    map[tlsctl.KeyID]*datachan.Key
 	made    map[tlsctl.KeyID][128]byte
 	sendKey tlsctl.KeyID
@@ -244,6 +244,13 @@ func (p *peer) deliver(f func(pkt []byte)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.control = f
+}
+
+// turn has the client talk to another of the server's addresses.
+func (p *peer) turn(to netip.AddrPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.to = to
 }
 
 // deliverData has f called before each data packet is taken.
@@ -356,7 +363,10 @@ func (p *peer) close() {
 // sendRaw sends a packet as it is.
 func (p *peer) sendRaw(pkt []byte) {
 	if p.sock != nil {
-		p.sock.Send([]link.Train{{Addr: p.to, Bytes: pkt, Size: len(pkt)}})
+		p.mu.Lock()
+		to := p.to
+		p.mu.Unlock()
+		p.sock.Send([]link.Train{{Addr: to, Bytes: pkt, Size: len(pkt)}})
 		return
 	}
 	p.conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(pkt))), pkt...))
