@@ -103,7 +103,7 @@ func TestOutcomes(t *testing.T) {
 		{"yes", "exit 0", false, ""},
 		{"no", "exit 1", true, "exit status 1"},
 		{"dies", "kill -SEGV $$", false, "ended by signal: segmentation fault"},
-		{"hangs", "while :; do /bin/sleep 1000; done", false, "it took longer than 300ms"},
+		{"hangs", "while :; do /bin/sleep 60; done", false, "it took longer than 300ms"},
 		{"gone", "", false, "no such file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -354,7 +354,7 @@ grow() {
 	else
 		echo >> $D/leaves
 		trap '' TERM HUP
-		while :; do /bin/sleep 1000; done
+		exec /bin/sleep 300
 	fi
 }
 echo $$ > $D/pid
@@ -370,6 +370,11 @@ grow 5`
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { // should the test fail
+		for _, pid := range processes(t, group) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}()
 	if n := len(processes(t, group)); n < 32 {
 		t.Fatalf("%d processes in the group", n)
 	}
@@ -423,7 +428,7 @@ func TestBackgroundGoesOn(t *testing.T) {
 
 // Close ends the reading of a process that was left behind and never ends.
 func TestCloseWithBackground(t *testing.T) {
-	b := newBench(t, `/bin/sleep 1000 & echo $! > $D/pid`, nil)
+	b := newBench(t, `/bin/sleep 300 & echo $! > $D/pid`, nil)
 	if err := b.Up(t.Context(), Init); err != nil {
 		t.Fatal(err)
 	}
