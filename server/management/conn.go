@@ -29,6 +29,7 @@ type conn struct {
 	access   Access
 	out      *outbox
 	log      zerolog.Logger
+	stranger zerolog.Logger     // for what anybody can cause who may connect: some lines a second, over all connections
 	interval chan time.Duration // to the counting goroutine: the byte count interval; 0: off
 
 	live      [streams]bool // guarded by Interface.mu: real-time notification is on
@@ -55,19 +56,20 @@ func (i *Interface) ServeConn(ctx context.Context, nc net.Conn, a Access) error 
 	c := &conn{Interface: i, nc: nc, access: a, out: newOutbox(nc), interval: make(chan time.Duration, 1)}
 	who, err := peerOf(nc)
 	c.log = i.log.With().Uint64("connection", i.number.Add(1)).Stringer("peer", &who).Logger()
+	c.stranger = c.log.Sample(i.strangers)
 	if err == nil {
 		err = a.admits(&who)
 	}
 	if err != nil {
 		nc.Close()
-		c.log.Warn().Err(err).Msg("management connection refused")
+		c.stranger.Warn().Err(err).Msg("management connection refused")
 		return err
 	}
 	within, cancel := context.WithCancel(ctx)
-	defer context.AfterFunc(within, func() {
+	stop := context.AfterFunc(within, func() {
 		c.out.close()
 		_ = nc.SetReadDeadline(time.Now()) // ends the reader; fails on a connection that is closed
-	})()
+	})
 	var goroutines sync.WaitGroup
 	goroutines.Go(func() {
 		defer cancel()
@@ -77,16 +79,21 @@ func (i *Interface) ServeConn(ctx context.Context, nc net.Conn, a Access) error 
 	})
 	goroutines.Go(func() { c.count(within) })
 	err = c.serve(within, &who)
-	stopped := within.Err() != nil
+	stopped := !stop()
 	cancel()
 	c.out.close()
 	goroutines.Wait()
 	nc.Close()
-	c.leave()
+	entered := c.leave()
 	if errors.Is(err, io.EOF) || stopped && errors.Is(err, os.ErrDeadlineExceeded) {
 		err = nil
 	}
-	c.log.Info().Err(err).Msg("management client disconnected")
+	switch {
+	case entered:
+		c.log.Info().Err(err).Msg("management client disconnected")
+	case err != nil:
+		c.stranger.Warn().Err(err).Msg("management connection ended before it began")
+	}
 	return err
 }
 
@@ -131,7 +138,8 @@ func (c *conn) serve(ctx context.Context, who *peer) error {
 
 // login asks for the password. Nothing that comes before it has any effect (S096).
 func (c *conn) login(ctx context.Context, next func() ([]byte, bool, error)) error {
-	if err := c.nc.SetReadDeadline(time.Now().Add(passwordTime)); err != nil {
+	// Whoever set another deadline, to end this, did so after ctx was done.
+	if err := c.nc.SetReadDeadline(time.Now().Add(passwordTime)); err != nil || ctx.Err() != nil {
 		return err
 	}
 	for try := 1; ; try++ {
@@ -145,7 +153,7 @@ func (c *conn) login(ctx context.Context, next func() ([]byte, bool, error)) err
 		if right {
 			break
 		}
-		c.log.Warn().Int("try", try).Msg("management client gave a wrong password")
+		c.stranger.Warn().Int("try", try).Msg("management client gave a wrong password")
 		select {
 		case <-time.After(passwordPause):
 		case <-ctx.Done():
@@ -181,17 +189,17 @@ func (c *conn) enter(who *peer) {
 		c.out.event(holdLine)
 	}
 	c.conns[c] = struct{}{}
-	c.addLocked(logStream, stamped(time.Now(), ",MANAGEMENT: Client connected from "+who.String()), true)
+	c.addLocked(logStream, stamped(time.Now(), ",MANAGEMENT: Client connected from "+who.String()))
 }
 
-// leave is enter undone.
-func (c *conn) leave() {
+// leave is enter undone. It returns whether there was anything to undo.
+func (c *conn) leave() (entered bool) {
 	c.mu.Lock()
-	_, was := c.conns[c]
+	_, entered = c.conns[c]
 	delete(c.conns, c)
-	last := was && len(c.conns) == 0
-	if was {
-		c.addLocked(logStream, stamped(time.Now(), ",MANAGEMENT: Client disconnected"), true)
+	last := entered && len(c.conns) == 0
+	if entered {
+		c.addLocked(logStream, stamped(time.Now(), ",MANAGEMENT: Client disconnected"))
 	}
 	c.mu.Unlock()
 	if last && c.options.SignalOnLeave {
@@ -199,6 +207,7 @@ func (c *conn) leave() {
 			c.log.Warn().Err(err).Msg("management-signal")
 		}
 	}
+	return entered
 }
 
 // take handles one line: of a block, or a command. ok is false when it was too long to keep.

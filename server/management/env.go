@@ -41,7 +41,10 @@ func newEnvBlock(event string, env Env, flags int) *envBlock {
 		if name == "password" && flags&envLogin == 0 {
 			continue
 		}
-		b.vars = append(b.vars, [2]string{variableName(name), escape(value)})
+		if name = variableName(name); name == "END" { // readers may look no further
+			name = "END_"
+		}
+		b.vars = append(b.vars, [2]string{name, escape(value)})
 	}
 	return b
 }

@@ -24,7 +24,7 @@ func escape(s string) string {
 			} else {
 				b.WriteByte(s[0])
 			}
-		case !unsafeRune(r):
+		case r == utf8.RuneError || !unsafeRune(r):
 			b.WriteString(s[:n])
 		case r < utf8.RuneSelf:
 			fmt.Fprintf(&b, `\x%02x`, r)

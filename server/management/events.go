@@ -60,14 +60,11 @@ func stamped(t time.Time, text string) string { return strconv.FormatInt(t.Unix(
 func (i *Interface) add(stream int, line string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.addLocked(stream, line, true)
+	i.addLocked(stream, line)
 }
 
-func (i *Interface) addLocked(stream int, line string, live bool) {
+func (i *Interface) addLocked(stream int, line string) {
 	i.kept[stream].add(line)
-	if !live {
-		return
-	}
 	event := ""
 	for c := range i.conns {
 		if c.live[stream] {

@@ -33,5 +33,6 @@ func (l lines) next() (line []byte, ok bool, err error) {
 			line = append(line, c)
 		}
 	}
+	clear(raw) // it may have been a password (S047)
 	return line, len(line) <= maxLine, nil
 }

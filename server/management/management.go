@@ -39,12 +39,13 @@ const (
 
 // Interface is a server's management interface: any number of listeners, one state. New makes it, Serve runs it.
 type Interface struct {
-	options Options
-	owner   Owner
-	log     zerolog.Logger
-	slots   chan struct{} // a token for each connection served
-	number  atomic.Uint64 // of the newest connection, for the log
-	dropped atomic.Uint64
+	options   Options
+	owner     Owner
+	log       zerolog.Logger
+	strangers zerolog.Sampler // of lines about connections that were not let in (S103)
+	slots     chan struct{}   // a token for each connection served
+	number    atomic.Uint64   // of the newest connection, for the log
+	dropped   atomic.Uint64
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}    // guarded by mu: those that have been let in
@@ -72,7 +73,8 @@ func New(o Options, owner Owner, log zerolog.Logger) *Interface {
 	}
 	i := &Interface{
 		options: o, owner: owner, log: log.With().Str(partField, ownPart).Logger(),
-		slots: make(chan struct{}, o.MaxClients), conns: make(map[*conn]struct{}), asked: make(map[ClientID]struct{}),
+		strangers: &zerolog.BurstSampler{Burst: 10, Period: time.Second},
+		slots:     make(chan struct{}, o.MaxClients), conns: make(map[*conn]struct{}), asked: make(map[ClientID]struct{}),
 		hold: o.Hold, authRetry: "none",
 	}
 	i.kept[stateStream].limit, i.kept[logStream].limit, i.kept[echoStream].limit = stateCache, o.LogCache, echoCache
