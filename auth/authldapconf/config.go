@@ -55,12 +55,12 @@ type Config struct {
 	Notes []Note
 }
 
-// A Group says which groups count, and how one finds a user in them.
+// A Group says which groups count, and how one finds a user in them: who is in any group of any Group is a member.
 type Group struct {
 	Line            int
-	BaseDN          string
-	SearchFilter    string // finds the groups
-	MemberAttribute string // of a group, holds its members; "" was not written
+	BaseDN          string // groups are searched in the whole tree below
+	SearchFilter    string // finds them; %u is nothing special in it
+	MemberAttribute string // of a group, holds its members
 	MemberIsName    bool   // RFC2307bis false: members are written as login names, not as DNs
 	Search          bool   // UseCompareOperation false: look by a search, not by a compare
 }
@@ -162,12 +162,6 @@ func (r *reader) notes() {
 	}
 	if !c.RequireGroup && len(c.Groups) > 0 {
 		c.Notes = append(c.Notes, Note{r.file, c.Groups[0].Line, "Group", "has no effect while RequireGroup is false"})
-	}
-	for i := range c.Groups {
-		g := &c.Groups[i]
-		if g.MemberAttribute == "" && c.RequireGroup {
-			c.Notes = append(c.Notes, Note{r.file, g.Line, "Group", "no MemberAttribute"})
-		}
 	}
 	clear := !c.StartTLS
 	for _, u := range c.URLs {

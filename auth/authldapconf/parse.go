@@ -309,7 +309,7 @@ func (r *reader) finish() {
 		r.problem(r.seen["ldap binddn"], "BindDN without Password: the directory would take that for an anonymous search")
 	}
 	if c.RequireGroup && len(c.Groups) == 0 {
-		r.problem(r.seen["authorization requiregroup"], "RequireGroup without a <Group>: nobody could log in")
+		r.problem(r.seen["authorization requiregroup"], "RequireGroup without a <Group>: the plugin asks for no group then; write RequireGroup false if that is meant, or a <Group>")
 	}
 }
 
@@ -319,5 +319,9 @@ func (r *reader) finishGroup(g *Group) {
 	}
 	if g.SearchFilter == "" && r.seen["group searchfilter"] == 0 {
 		r.problem(g.Line, "section <Group> lacks SearchFilter")
+	}
+	if g.MemberAttribute == "" && r.seen["group memberattribute"] == 0 {
+		// The plugin starts with it, and takes the server down at the first login.
+		r.problem(g.Line, "section <Group> lacks MemberAttribute: member, uniqueMember or memberUid")
 	}
 }
