@@ -64,6 +64,7 @@ type client struct {
 	mu     sync.Mutex
 	grant  *granted // guarded by mu: what Admit decided; nil before
 	keys   keyTimes // guarded by mu
+	why    error    // guarded by mu: what Leaving was told
 	cipher string   // guarded by mu
 }
 

@@ -45,6 +45,7 @@ func (s *Server) keep(ctx context.Context) {
 			if n := s.hush.taken(); n > 0 {
 				s.log.Warn().Int("lines", n).Msg("lines about strangers were withheld")
 			}
+			s.checkOwnCertificate(live, now)
 			if leased, size := s.pool.usage(); size > 0 && leased*100 >= size*poolAlarm {
 				s.alarmOnce("address pool", errPoolFull)
 			}

@@ -161,6 +161,7 @@ func TestShutdown(t *testing.T) {
 	}{
 		{"heard", 1, false, "RESTART", 100 * time.Millisecond},
 		{"to the next server", 2, false, "RESTART,[N]", 100 * time.Millisecond},
+		{"with last words under way", 1, false, "RESTART", 100 * time.Millisecond},
 		{"deaf client", 1, true, "", farewellTime + time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -179,6 +180,11 @@ func TestShutdown(t *testing.T) {
 				carol := w.peer("carol", thirdAddr, withLogin("carol", "secret"))
 				go carol.ctl.Connect(w.ctx)
 				time.Sleep(time.Second)
+				if c.name == "with last words under way" {
+					dave := w.peer("dave", at(1), withLogin("dave", "secret")).connect()
+					dave.ctl.Say("EXIT")
+					time.Sleep(time.Second)
+				}
 				if c.deaf {
 					alice.deliver(func([]byte) {})
 				}
@@ -272,6 +278,35 @@ func TestCertificateExpires(t *testing.T) {
 			t.Errorf("alice was told %q", got)
 		}
 		bob.mustReach()
+	})
+}
+
+// The end of the server's own certificate is announced 30, 7 and 1 days ahead; a reload with another ends that (S070).
+func TestOwnCertificateEnds(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.ownCertificate(40 * 24 * time.Hour)
+		w.start()
+		day := 24 * time.Hour
+		begin := time.Now()
+		for _, c := range []struct{ day, want int }{{9, 0}, {11, 1}, {12, 1}, {32, 1}, {34, 2}, {38, 2}, {39, 3}} {
+			w.srv.checkOwnCertificate(w.srv.live.Load(), begin.Add(time.Duration(c.day)*day+time.Minute))
+			if got := w.log.count("alarm", "certificate"); got != c.want {
+				t.Errorf("%d warnings after %d days of 40, want %d", got, c.day, c.want)
+			}
+		}
+		w.ownCertificate(400 * day)
+		next := *w.cfg
+		_, err := w.srv.Reload(&next, nil)
+		must(t, err)
+		w.srv.checkOwnCertificate(w.srv.live.Load(), begin.Add(39*day))
+		if got := w.log.count("alarm", "certificate"); got != 3 {
+			t.Errorf("%d warnings once the certificate was renewed, want the three before", got)
+		}
+		w.ownCertificate(-time.Minute)
+		next = *w.cfg
+		if _, err := w.srv.Reload(&next, nil); err == nil {
+			t.Error("a certificate that has expired was taken")
+		}
 	})
 }
 

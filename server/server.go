@@ -65,6 +65,7 @@ type Server struct {
 	streams        streams
 	crlSeen        crlStamp // the keeper's
 	alarms         alarms
+	warned         certWarned // the keeper's
 
 	streamGate *tlsctl.Gate // for all streams
 	panics     atomic.Uint64
@@ -212,10 +213,10 @@ func (s *Server) farewell() {
 		l.Close()
 	}
 	for _, c := range s.table.all(nil) {
-		if c.established.Load() {
+		if c.established.Load() && !c.gone.Load() {
 			c.session.Shutdown(restart)
 		} else {
-			c.session.End(tlsctl.ErrShutdown)
+			c.session.End(tlsctl.ErrShutdown) // it is not in yet, or has said or heard its last already
 		}
 	}
 	if s.table.count() == 0 {
@@ -264,7 +265,12 @@ func (s *Server) deny(c *client, public string, err error) {
 }
 
 // Leaving implements tlsctl.Owner: the session will end, its data keys are dead from here on (S030).
-func (c *client) Leaving(error) { c.die() }
+func (c *client) Leaving(why error) {
+	c.die()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.why = why
+}
 
 // die makes a client's keys useless, for good, and reports whether they were not yet.
 func (c *client) die() bool {
@@ -284,6 +290,11 @@ func (s *Server) closed(c *client, err error) {
 	if stream, ok := c.path.Load().sock.(*link.Stream); ok {
 		stream.Close()
 	}
+	c.mu.Lock()
+	if c.why != nil {
+		err = c.why // what ended it first: its last words may have been cut short by something else
+	}
+	c.mu.Unlock()
 	s.farewellLine(c, err)
 	if s.closing.Load() && s.table.count() == 0 {
 		s.drain.Do(func() { close(s.drained) })

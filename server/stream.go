@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -110,11 +111,13 @@ func (s *Server) serve(ctx context.Context, st *link.Stream, lane *lane) {
 		return
 	}
 	u := &uplink{lane: lane, sock: st, door: st, only: c, merge: tun.NewCoalescer(lane.queue)}
-	if err := u.run(); err != nil {
-		s.end(c, "connection: "+err.Error())
-		return
+	err := u.run()
+	if err == nil {
+		err = errors.New("closed")
 	}
-	s.end(c, "connection closed")
+	// Also when the session has ended and waits for its last words to arrive: they cannot any more.
+	c.die()
+	c.session.End(fmt.Errorf("connection: %w", err))
 }
 
 // greet waits for the first packet and opens a session for it; nil when there is nothing to serve.

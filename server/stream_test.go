@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/auth"
 	"postern/server/link"
 	"postern/tlsctl"
 )
@@ -35,6 +36,28 @@ func TestStream(t *testing.T) {
 		}
 		if n := len(w.srv.streams.open) + w.srv.streams.fresh; n != 0 {
 			t.Errorf("%d streams are remembered", n)
+		}
+	})
+}
+
+// A client that was refused is told so over TCP too, and what is left of it goes with its connection.
+func TestStreamRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.login = passwords
+		w.start()
+		alice := w.streamPeer("alice", homeAddr, withLogin("alice", "wrong"))
+		text, after := alice.refusal()
+		if want := "AUTH_FAILED," + auth.PublicRefusal; text != want || after < 1700*time.Millisecond || after > 2300*time.Millisecond {
+			t.Errorf("%q after %v, want %q after 2 s", text, after, want)
+		}
+		alice.conn.Close()
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		if n := w.srv.table.count() + w.srv.half.total; n != 0 {
+			t.Errorf("%d sessions are left when the connection is closed", n)
+		}
+		if w.log.count("login ended", "wrong password") != 1 {
+			t.Errorf("the log does not say why:\n%s", w.log)
 		}
 	})
 }

@@ -1,7 +1,10 @@
 package server
 
 import (
+	"regexp"
+	"strings"
 	"testing"
+	"time"
 
 	"postern/tlsctl/ctltest"
 )
@@ -28,4 +31,30 @@ func TestTunnel(t *testing.T) {
 			})
 		})
 	}
+}
+
+// All lines about one session carry one id, from its beginning to its end.
+func TestOneSessionIDInTheLog(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.login = passwords
+		w.start()
+		alice := w.peer("alice", homeAddr, withLogin("alice", "secret")).connect()
+		alice.renegotiate()
+		alice.sock.Move(otherAddr)
+		alice.mustReach()
+		alice.ctl.Say("EXIT")
+		time.Sleep(10 * time.Second)
+		ids := map[string]int{}
+		for line := range strings.Lines(w.log.String()) {
+			ids[strings.Join(regexp.MustCompile(`"session":"[0-9a-f]{8}"`).FindAllString(line, -1), " and ")]++
+		}
+		for _, want := range []string{"asking for a login", "client connected", "client moved", "client disconnected"} {
+			if w.log.count(want) == 0 {
+				t.Errorf("no line says %q", want)
+			}
+		}
+		if len(ids) != 1 {
+			t.Errorf("session ids in lines: %v, want one:\n%s", ids, w.log)
+		}
+	})
 }

@@ -46,6 +46,7 @@ var (
 // A world is a whole server in memory: a network, a TUN device, an authority, and peers.
 type world struct {
 	t      *testing.T
+	fatal  func(...any)   // of t, which may be a benchmark
 	cfg    *config.Config // to be changed before start
 	ca     *ctltest.Authority
 	net    *linktest.Net
@@ -76,21 +77,10 @@ func inBubble(t *testing.T, story func(t *testing.T, w *world)) {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	tt, _ := t.(*testing.T)
-	w := &world{t: tt, log: new(logBook), lanes: 1, ended: make(chan error, 1), doors: make(chan *link.Stream), panics: tlsctl.Panics()}
+	w := &world{log: new(logBook), lanes: 1, ended: make(chan error, 1), doors: make(chan *link.Stream), panics: tlsctl.Panics()}
 	var err error
 	if w.ca, err = ctltest.NewAuthority("Test CA"); err != nil {
 		t.Fatal(err)
-	}
-	server, err := w.ca.Issue("server", x509.ExtKeyUsageServerAuth, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := x509.MarshalPKCS8PrivateKey(server.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inline := func(kind string, der []byte) config.Material {
-		return config.Material{Name: "[inline]", Bytes: pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})}
 	}
 	w.cfg = &config.Config{
 		MaxClients: 100, MTU: 1500,
@@ -98,12 +88,31 @@ func newWorld(t testing.TB) *world {
 		Pool4:     config.Range{First: netip.MustParseAddr("10.8.0.2"), Last: netip.MustParseAddr("10.8.0.20")},
 		Pool6:     config.Range{First: netip.MustParseAddr("fd00:8::1000"), Last: netip.MustParseAddr("fd00:8::1fff")},
 		Pool6Bits: 64,
-		CA:        inline("CERTIFICATE", w.ca.Cert.Raw), Cert: inline("CERTIFICATE", server.Leaf.Raw), Key: inline("PRIVATE KEY", key),
-		TLSMin: tls.VersionTLS12, HandWindow: time.Minute, TranWindow: time.Hour, TLSTimeout: 2 * time.Second,
+		CA:        inline("CERTIFICATE", w.ca.Cert.Raw),
+		TLSMin:    tls.VersionTLS12, HandWindow: time.Minute, TranWindow: time.Hour, TLSTimeout: 2 * time.Second,
 		DataCiphers: []string{"AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305"}, ReplayWindow: 2048, MaxPacket: 1250,
 		Push: []string{"topology subnet"},
 	}
+	w.t, w.fatal = tt, t.Fatal
+	w.ownCertificate(365 * 24 * time.Hour)
 	return w
+}
+
+func inline(kind string, der []byte) config.Material {
+	return config.Material{Name: "[inline]", Bytes: pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})}
+}
+
+// ownCertificate gives the server a certificate that is good for some time from now.
+func (w *world) ownCertificate(life time.Duration) {
+	server, err := w.ca.Issue("server", x509.ExtKeyUsageServerAuth, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(life) })
+	if err != nil {
+		w.fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(server.PrivateKey)
+	if err != nil {
+		w.fatal(err)
+	}
+	w.cfg.Cert, w.cfg.Key = inline("CERTIFICATE", server.Leaf.Raw), inline("PRIVATE KEY", key)
 }
 
 // start opens and runs the server.
