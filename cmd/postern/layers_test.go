@@ -46,6 +46,7 @@ var thirdParty = map[string][]string{
 	"github.com/songgao/water":       {"postern/tun"},
 	"github.com/google/nftables":     {"postern/server/firewall"},
 	"github.com/vishvananda/netlink": {"postern/tun", "postern/server/hostnet"},
+	"rsc.io/qr":                      {"postern/cmd/postern"},
 	"golang.org/x/crypto":            {"postern/auth", "postern/server/datachan", "postern/auth/pki"},
 }
 
