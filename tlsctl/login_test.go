@@ -91,8 +91,8 @@ func TestPushRequest(t *testing.T) {
 
 // An OpenVPN 3 client cannot take a second record before it has acknowledged our key exchange (7.6).
 func TestNothingBehindUnacknowledgedExchange(t *testing.T) {
-	for _, deny := range []bool{false, true} {
-		t.Run(fmt.Sprintf("deny=%v", deny), func(t *testing.T) {
+	for _, then := range []string{"grant", "deny", "ask"} {
+		t.Run(then, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, ctx context.Context) {
 				s := newSetup(t)
 				s.cfg.Timing.RefusalDelay = -1
@@ -114,8 +114,14 @@ func TestNothingBehindUnacknowledgedExchange(t *testing.T) {
 				})
 				s.admitting(func(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
 					deaf.Store(true) // our exchange is on its way
-					if deny {
+					switch then {
+					case "deny":
 						return nil, &tlsctl.Denial{Public: "no"}
+					case "ask":
+						if _, err := h.Ask(ctx, tlsctl.Question{}); err != nil {
+							t.Error(err)
+						}
+						<-ctx.Done()
 					}
 					return &ctltest.DefaultGrant, nil
 				})

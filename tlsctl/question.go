@@ -115,6 +115,9 @@ type answer struct {
 
 // ask puts a question to the client of a negotiation. during ends when Admit returns.
 func (s *Session) ask(ctx, during context.Context, n *negotiation, q Question) (Secret, error) {
+	if during.Err() != nil {
+		return nil, ErrCannotAsk
+	}
 	info, err := q.info()
 	if err != nil {
 		return nil, err
@@ -122,7 +125,7 @@ func (s *Session) ask(ctx, during context.Context, n *negotiation, q Question) (
 	open := &question{wanted: q.wantsAnswer(), result: make(chan answer, 1)}
 	long, since := n.hello.Peer.Can(FeaturePendingTime), n.asked
 	s.order(func(now time.Time) {
-		if during.Err() != nil || s.leaving != nil || n.question != nil {
+		if s.leaving != nil || n.question != nil {
 			open.result <- answer{err: ErrCannotAsk}
 			return
 		}

@@ -453,7 +453,6 @@ func (s *Session) decided(now time.Time, n *negotiation, err error) {
 		n.cancel(nil)
 	}
 	n.over = true
-	n.question = nil
 	if n == s.next {
 		s.next = nil
 		if n.heard {
@@ -529,9 +528,6 @@ func (s *Session) authorise(now time.Time, n *negotiation) error {
 		s.renegotiate = n.started.Add(d - time.Duration(rand.Int64N(int64(d/10)+1)))
 	}
 	if !n.first {
-		if n.grant.Token != "" {
-			s.forgetToken()
-		}
 		s.payDebts()
 		s.setToken(n.grant.Token)
 	}
