@@ -57,6 +57,8 @@ func TestPassword(t *testing.T) {
 		c.wants("a wrong one first", c.heard(), "")
 		time.Sleep(time.Second)
 		c.wants("then the right one", c.heard(), prompt+"SUCCESS: password is correct\r\n"+greeting+"SUCCESS: verb=4\r\n")
+		time.Sleep(time.Hour)
+		c.wants("an hour later", c.ask("verb"), lines("SUCCESS: verb=4"))
 		c.leave()
 
 		for _, wrong := range []string{"", "secret ", "Secret", "secre", "secrets", strings.Repeat("secret", 1000)} {
@@ -273,6 +275,43 @@ func TestToolThatDoesNotRead(t *testing.T) {
 		deaf.wants("once it reads", deaf.heard(), lines(">CLIENT:ESTABLISHED,1", ">CLIENT:ENV,n_clients=1", ">CLIENT:ENV,END"))
 		deaf.wants("a command", deaf.ask("verb"), lines("SUCCESS: verb=4"))
 		deaf.leave()
+	})
+}
+
+// After a drop a tool gets nothing new before it has read half of what waits: its gap is one piece, told where it is.
+func TestGapIsOnePiece(t *testing.T) {
+	inBubble(t, management.Options{}, func(t *testing.T, i *management.Interface, _ *fakeOwner, _ *tool) {
+		slow := connectDeaf(t.Context(), t, i, management.Access{})
+		synctest.Wait()
+		for i.Dropped() == 0 {
+			i.Info(strings.Repeat("before ", 1000))
+			synctest.Wait() // the other one reads
+		}
+		var got strings.Builder
+		read := func(bytes int) {
+			b := make([]byte, bytes)
+			n, err := readFull(slow.nc, b)
+			got.Write(b[:n])
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		read(management.OutboxLimit / 4)
+		i.Info("in the gap")
+		if n := i.Dropped(); n != 2 {
+			t.Errorf("%d were dropped", n)
+		}
+		read(management.OutboxLimit / 2)
+		i.Info("after the gap")
+		i.Info("at last")
+		slow.got.WriteString(got.String())
+		go slow.read()
+		want := lines(">INFO:2 notifications were dropped, since this client read too slowly", ">INFO:after the gap", ">INFO:at last")
+		if all := slow.heard(); !strings.HasSuffix(all, "before \r\n"+want) || strings.Contains(all, "in the gap") {
+			t.Errorf("it ends in %q", all[max(0, len(all)-400):])
+		}
+		slow.leave()
 	})
 }
 
