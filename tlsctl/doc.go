@@ -22,7 +22,8 @@
 //	  TLS        handshake, then records: key exchange (exchange.go), messages (message.go)
 //	                                           |
 //	                                           v
-//	  Owner      Admit decides, Install takes the data keys
+//	  Owner      Admit decides, and may have the user asked for more first (question.go);
+//	             Install takes the data keys, with what else was agreed on about them (terms.go)
 //
 // A stranger costs nothing before the Gate: no memory, no log line, no goroutine; what he is sent is never more than
 // what came from his address. The Gate's answer carries a session id that is a keyed hash of that address, and only

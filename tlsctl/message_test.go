@@ -240,12 +240,48 @@ func TestPeerInfo(t *testing.T) {
 	if !p.Can(FeatureDynamicCrypt|FeatureExit) || p.Can(FeatureEpoch) {
 		t.Error("features are misread")
 	}
+	if !p.Has("IV_COMP_STUBv2") || p.Has("IV_MTU") || p.Has("IV_LZO") || p.SSO() != nil {
+		t.Errorf("%v %v %v %q", p.Has("IV_COMP_STUBv2"), p.Has("IV_MTU"), p.Has("IV_LZO"), p.SSO())
+	}
+	if got := ParsePeerInfo("IV_SSO=webauth,,crtext\n").SSO(); !slices.Equal(got, []string{"webauth", "crtext"}) {
+		t.Errorf("ways to ask: %q", got)
+	}
 	if none := ParsePeerInfo(""); none.Proto() != 0 || none.MTU() != 0 || none.Ciphers() != nil || none.takesCipher() {
 		t.Error("nothing is taken for something")
 	}
 	for _, bad := range []string{"IV_PROTO=-1\n", "IV_PROTO=99999999999\n", "IV_PROTO=0x3de\n", "IV_PROTO=\n"} {
 		if got := ParsePeerInfo(bad).Proto(); got != 0 {
 			t.Errorf("%q: %d", bad, got)
+		}
+	}
+}
+
+func TestRelease(t *testing.T) {
+	for version, want := range map[string]Release{
+		"2.6.14":       {2, 6, 14},
+		"2.4_rc2":      {2, 4, 0},
+		"2.7_beta1":    {2, 7, 0},
+		"3.11.3":       {3, 11, 3},
+		"3.git:master": {3, 0, 0},
+		"3":            {3, 0, 0},
+		"3.":           {3, 0, 0},
+		"2.6.14.1":     {2, 6, 14},
+		"2.99999":      {2, 0, 0},
+		"99999.1":      {},
+		"v2.6":         {},
+		".6":           {},
+		"":             {},
+	} {
+		if got := ParsePeerInfo("IV_VER=" + version + "\n").Release(); got != want {
+			t.Errorf("%q: %v, want %v", version, got, want)
+		}
+	}
+	order := []Release{{}, {2, 4, 12}, {2, 6, 1}, {2, 6, 14}, {2, 7, 0}, {3, 6, 7}, {3, 11, 0}}
+	for i, a := range order {
+		for j, b := range order {
+			if got := a.Compare(b); (got < 0) != (i < j) || (got > 0) != (i > j) {
+				t.Errorf("%v against %v: %d", a, b, got)
+			}
 		}
 	}
 }
@@ -289,6 +325,10 @@ func FuzzPeerInfo(f *testing.F) {
 		}
 		p.Proto()
 		p.MTU()
+		p.SSO()
+		if r := p.Release(); r.Compare(Release{}) < 0 || r.Major > 9999 || r.Minor > 9999 || r.Patch > 9999 {
+			t.Errorf("release %v", r)
+		}
 		chooseCipher([]string{"AES-256-GCM"}, "", p, s)
 	})
 }

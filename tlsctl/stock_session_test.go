@@ -70,9 +70,12 @@ func TestStockClientSession(t *testing.T) {
 	}
 }
 
-func testStockSession(t *testing.T, s *setup, options string, files map[string][]byte) {
-	server, err := ctltest.NewServer(&s.cfg, s.newOwner)
-	if err != nil {
+// serve runs a setup's server behind a socket of the loopback until the test ends.
+func (s *setup) serve() netip.AddrPort {
+	t := s.t
+	t.Helper()
+	var err error
+	if s.server, err = ctltest.NewServer(&s.cfg, s.newOwner); err != nil {
 		t.Fatal(err)
 	}
 	sock, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -88,29 +91,24 @@ func testStockSession(t *testing.T, s *setup, options string, files map[string][
 			if err != nil {
 				return
 			}
-			server.Deliver(from, b[:n], func(pkt []byte) { sock.WriteToUDPAddrPort(pkt, from) })
+			s.server.Deliver(from, b[:n], func(pkt []byte) { sock.WriteToUDPAddrPort(pkt, from) })
 		}
 	}()
 	t.Cleanup(func() {
-		server.Close(errTestOver)
+		s.server.Close(errTestOver)
 		sock.Close()
 		<-received
 	})
+	return sock.LocalAddr().(*net.UDPAddr).AddrPort()
+}
 
+func testStockSession(t *testing.T, s *setup, options string, files map[string][]byte) {
+	remote := s.serve()
+	server := s.server
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
-	lines, stop := startOpenVPN(t, ctx, s, sock.LocalAddr().(*net.UDPAddr).AddrPort(), options, files)
-	await := func(text string) {
-		t.Helper()
-		for line := range lines {
-			if strings.Contains(line, text) {
-				return
-			}
-			t.Log(line)
-		}
-		t.Fatalf("the client never said %q", text)
-	}
-	await("Initialization Sequence Completed")
+	client := startOpenVPN(t, ctx, s, remote, options, files)
+	client.await("Initialization Sequence Completed")
 	owner := server.Opened()[0].Owner
 	for len(owner.Keys()) < 3 {
 		select {
@@ -119,8 +117,8 @@ func testStockSession(t *testing.T, s *setup, options string, files map[string][
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	stop()
-	await("exit-with-notification")
+	client.cmd.Process.Signal(os.Interrupt)
+	client.await("exit-with-notification")
 	if err := server.Opened()[0].Wait(); err != tlsctl.ErrExit {
 		t.Errorf("the session ended with %v", err)
 	}
@@ -133,8 +131,28 @@ func testStockSession(t *testing.T, s *setup, options string, files map[string][
 	}
 }
 
-// startOpenVPN runs a client; it tells its log, and stop asks it to leave.
-func startOpenVPN(t *testing.T, ctx context.Context, s *setup, remote netip.AddrPort, options string, files map[string][]byte) (lines <-chan string, stop func()) {
+// A stockClient is a running openvpn.
+type stockClient struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	dir   string
+	lines <-chan string
+}
+
+// await reads the client's log up to a line that holds text.
+func (c *stockClient) await(text string) {
+	c.t.Helper()
+	for line := range c.lines {
+		c.t.Log(line)
+		if strings.Contains(line, text) {
+			return
+		}
+	}
+	c.t.Fatalf("the client never said %q", text)
+}
+
+// startOpenVPN runs a client until the test or ctx ends.
+func startOpenVPN(t *testing.T, ctx context.Context, s *setup, remote netip.AddrPort, options string, files map[string][]byte) *stockClient {
 	t.Helper()
 	dir := t.TempDir()
 	write := func(name string, b []byte) {
@@ -152,11 +170,14 @@ func startOpenVPN(t *testing.T, ctx context.Context, s *setup, remote netip.Addr
 	write("client.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}))
 	write("client.key", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}))
 	write("login", []byte("alice\nsecret\n"))
+	if !strings.Contains(options, "auth-user-pass") {
+		options += "\nauth-user-pass login"
+	}
 	for name, b := range files {
 		write(name, b)
 	}
 	write("client.conf", fmt.Appendf(nil, "client\nproto udp4\nremote %v %d\nnobind\ndev null\nifconfig-noexec\nroute-noexec\n"+
-		"ca ca.crt\ncert client.crt\nkey client.key\nauth-user-pass login\nremote-cert-tls server\nexplicit-exit-notify\nverb 3\n%s\n",
+		"ca ca.crt\ncert client.crt\nkey client.key\nremote-cert-tls server\nexplicit-exit-notify\nverb 3\n%s\n",
 		remote.Addr(), remote.Port(), options))
 	cmd := exec.CommandContext(ctx, "openvpn", "--cd", dir, "--config", "client.conf")
 	out, err := cmd.StdoutPipe()
@@ -166,7 +187,7 @@ func startOpenVPN(t *testing.T, ctx context.Context, s *setup, remote netip.Addr
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start openvpn: %v", err)
 	}
-	said := make(chan string, 1000)
+	said := make(chan string, 10000)
 	go func() {
 		defer close(said)
 		for scan := bufio.NewScanner(out); scan.Scan(); {
@@ -179,5 +200,5 @@ func startOpenVPN(t *testing.T, ctx context.Context, s *setup, remote netip.Addr
 		}
 		cmd.Wait()
 	})
-	return said, func() { cmd.Process.Signal(os.Interrupt) }
+	return &stockClient{t: t, cmd: cmd, dir: dir, lines: said}
 }

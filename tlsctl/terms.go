@@ -30,7 +30,9 @@ func newTerms(cfg *Config, h *Hello, g *Grant, exports bool) (*terms, error) {
 		cipher:    h.Cipher,
 		exporter:  exports && h.Peer.Can(FeatureExporter),
 		dynamic:   exports && h.Peer.Can(FeatureDynamicCrypt|FeatureExit),
-		tokenUser: g.TokenUser,
+	}
+	if g.TokenUser != h.Username {
+		t.tokenUser = g.TokenUser
 	}
 	cbc := strings.HasSuffix(t.cipher, "-CBC")
 	if cbc {

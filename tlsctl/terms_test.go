@@ -8,7 +8,7 @@ import (
 // ownOptions is what the session adds for a client with a peer info and an options string.
 func ownOptions(t *testing.T, cfg *Config, info, options string, g Grant, exports bool) string {
 	t.Helper()
-	h := &Hello{Peer: ParsePeerInfo(info), Options: options, Cipher: "AES-256-GCM"}
+	h := &Hello{Username: "bob", Peer: ParsePeerInfo(info), Options: options, Cipher: "AES-256-GCM"}
 	if cfg.CipherFallback != "" {
 		h.Cipher = cfg.CipherFallback
 	}
@@ -62,6 +62,8 @@ func TestOwnOptions(t *testing.T) {
 		{name: "token", cfg: plain, info: v24, grant: Grant{Token: "SESS_ID_AT_x"}, want: "peer-id 7,auth-token SESS_ID_AT_x,cipher AES-256-GCM"},
 		{name: "token with a name", cfg: plain, info: v24, grant: Grant{Token: "SESS_ID_AT_x", TokenUser: "alice"},
 			want: "peer-id 7,auth-token SESS_ID_AT_x,auth-token-user YWxpY2U=,cipher AES-256-GCM"},
+		{name: "token with the client's name", cfg: plain, info: v24, grant: Grant{Token: "SESS_ID_AT_x", TokenUser: "bob"},
+			want: "peer-id 7,auth-token SESS_ID_AT_x,cipher AES-256-GCM"},
 		{name: "name without a token", cfg: plain, info: v24, grant: Grant{TokenUser: "alice"}, want: "peer-id 7,cipher AES-256-GCM"},
 		{name: "compression, not migrated", cfg: plain, info: v24 + "IV_COMP_STUBv2=1\n", options: "V4,comp-lzo", want: "peer-id 7,cipher AES-256-GCM"},
 		{name: "compression", cfg: Config{CompressMigrate: true}, info: v24 + "IV_COMP_STUBv2=1\n", options: "V4,comp-lzo,auth SHA1",

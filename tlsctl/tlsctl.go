@@ -104,8 +104,8 @@ type Grant struct {
 	// Token, if not empty, is what the client is to send in place of its password from now on: with PUSH_REPLY, or
 	// at once after a renegotiation. Session.RenewToken hands out others in between.
 	Token string
-	// TokenUser, if not empty, is the user name to send with the token. It is for owners that know it better than
-	// the client: in later negotiations that name is as good as the one the client began with.
+	// TokenUser, if not empty, is the user name to send with the token. The client is told if it sent another, and in
+	// later negotiations either is good.
 	TokenUser string
 }
 
