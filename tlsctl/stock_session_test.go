@@ -26,6 +26,7 @@ func TestStockClientSession(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs the openvpn client")
 	}
+	t.Parallel()
 	static := tlsctl.GenerateStaticKey()
 	raw, err := tlsctl.ParseStaticKey(static)
 	if err != nil {

@@ -25,11 +25,11 @@ type terms struct {
 // newTerms settles the terms with the client of h. exports says whether its TLS session exports keys.
 func newTerms(cfg *Config, h *Hello, g *Grant, exports bool) (*terms, error) {
 	t := &terms{
-		peerID:    g.PeerID,
-		v2:        h.Peer.Can(FeatureDataV2),
-		cipher:    h.Cipher,
-		exporter:  exports && h.Peer.Can(FeatureExporter),
-		dynamic:   exports && h.Peer.Can(FeatureDynamicCrypt|FeatureExit),
+		peerID:   g.PeerID,
+		v2:       h.Peer.Can(FeatureDataV2),
+		cipher:   h.Cipher,
+		exporter: exports && h.Peer.Can(FeatureExporter),
+		dynamic:  exports && h.Peer.Can(FeatureDynamicCrypt|FeatureExit),
 	}
 	if g.TokenUser != h.Username {
 		t.tokenUser = g.TokenUser
