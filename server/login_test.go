@@ -307,7 +307,7 @@ func TestDuplicateNames(t *testing.T) {
 	}
 }
 
-// Many logins with one certificate at once leave one session and one lease (S050).
+// Many logins with one certificate at once, over UDP and TCP, leave one session and one lease (S050).
 func TestSimultaneousLogins(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.start()
@@ -315,8 +315,13 @@ func TestSimultaneousLogins(t *testing.T) {
 		must(t, err)
 		const n = 15 // what one source may begin at once
 		for i := range n {
-			p := w.peerWith(cert, netip.AddrPortFrom(homeAddr.Addr(), uint16(40000+i)))
-			go p.ctl.Connect(w.ctx)
+			from := netip.AddrPortFrom(homeAddr.Addr(), uint16(40000+i))
+			p := w.peerWith
+			if i%2 == 1 {
+				p = w.streamPeerWith
+			}
+			ctl := p(cert, from).ctl
+			go ctl.Connect(w.ctx)
 		}
 		time.Sleep(time.Minute)
 		leased, _ := w.srv.pool.usage()

@@ -22,33 +22,33 @@ func mss(fix config.MSSFix, outer6, stream, v2 bool, cipher string) (mss4, mss6 
 	if fix.Max == 0 {
 		return 0, 0
 	}
-	max := fix.Max
+	target := fix.Max // what the encrypted packet may have, then what the segment may
 	if fix.Mode != config.MSSFixed {
 		if fix.Mode == config.MSSMTU {
-			max -= ip4Head
+			target -= ip4Head
 			if outer6 {
-				max -= ip6Head - ip4Head
+				target -= ip6Head - ip4Head
 			}
 			if stream {
-				max -= tcpHead
+				target -= tcpHead
 			} else {
-				max -= udpHead
+				target -= udpHead
 			}
 		}
 		if stream {
-			max -= frameLen
+			target -= frameLen
 		}
-		max -= opV1
+		target -= opV1
 		if v2 {
-			max -= opV2 - opV1
+			target -= opV2 - opV1
 		}
 		if strings.HasSuffix(cipher, "-GCM") || cipher == "CHACHA20-POLY1305" {
-			max -= aeadCost
+			target -= aeadCost
 		}
 	}
-	max -= innerHead4 + tcpInner
-	if max < 100 {
+	target -= innerHead4 + tcpInner
+	if target < 100 {
 		return 0, 0 // nonsense would stop all TCP
 	}
-	return uint16(max), uint16(max - (ip6Head - ip4Head))
+	return uint16(target), uint16(target - (ip6Head - ip4Head))
 }

@@ -307,6 +307,12 @@ func (w *world) streamPeer(name string, at netip.AddrPort, change ...func(*ctlte
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return w.streamPeerWith(cert, at, change...)
+}
+
+// streamPeerWith makes a client with a certificate, over TCP.
+func (w *world) streamPeerWith(cert tls.Certificate, at netip.AddrPort, change ...func(*ctltest.Config)) *peer {
+	w.t.Helper()
 	p := w.newPeer(cert, append(change, func(c *ctltest.Config) { c.Stream = true }))
 	ours, theirs := net.Pipe()
 	p.conn = theirs
