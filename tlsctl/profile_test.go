@@ -149,6 +149,10 @@ func testProfile(t *testing.T, ctx context.Context, p *ctltest.Profile, wrap wra
 	if c.ZeroMoved() != moved {
 		t.Errorf("the last packet of key id 0 was under the dynamic wrap: %v, want %v", c.ZeroMoved(), moved)
 	}
+	s.live().Tell(tlsctl.RestartNext)
+	if m, err := c.AwaitMessage(ctx, "RESTART"); m != "RESTART,[N]" {
+		t.Errorf("told to begin again: %q, %v", m, err)
+	}
 	want := error(tlsctl.ErrExit)
 	if left := c.Leave(); left != p.Loud {
 		t.Errorf("said goodbye on the control channel: %v, want %v", left, p.Loud)

@@ -378,16 +378,19 @@ func TestAnswerForms(t *testing.T) {
 	}
 }
 
-// A dynamic challenge goes out at once and whole; a token that is over is told in its own form.
+// A dynamic challenge goes out at once and whole; that it is not for good, or only the token is over, is told in forms
+// of their own to who understands them.
 func TestOtherDenials(t *testing.T) {
 	const crv1 = "CRV1:R,E:Om01u7Fh4LrGBS7uh0SWmzwabUiGiW6l:Y3Ix:Please enter token PIN"
 	for _, test := range []struct {
-		d    tlsctl.Denial
-		want string
-		at   time.Duration
+		d        tlsctl.Denial
+		old, new string // before 2.6 and 3.8, and since
+		at       time.Duration
 	}{
-		{tlsctl.Denial{Challenge: crv1, Public: "wrong user name or password"}, "AUTH_FAILED," + crv1, 0},
-		{tlsctl.Denial{Session: true, Public: "token expired"}, "AUTH_FAILED,SESSION: token expired", 2 * time.Second},
+		{tlsctl.Denial{Challenge: crv1, Public: "wrong user name or password"}, "AUTH_FAILED," + crv1, "AUTH_FAILED," + crv1, 0},
+		{tlsctl.Denial{Session: true, Public: "token expired"}, "AUTH_FAILED,SESSION: token expired", "AUTH_FAILED,SESSION: token expired", 2 * time.Second},
+		{tlsctl.Denial{Temporary: true, Public: "try again later"}, "AUTH_FAILED,try again later", "AUTH_FAILED,TEMP:try again later", 2 * time.Second},
+		{tlsctl.Denial{Public: "no"}, "AUTH_FAILED,no", "AUTH_FAILED,no", 2 * time.Second},
 	} {
 		for _, p := range ctltest.Profiles {
 			inBubble(t, func(t *testing.T, ctx context.Context) {
@@ -398,11 +401,63 @@ func TestOtherDenials(t *testing.T) {
 				defer s.done(c)
 				start := time.Now()
 				err := c.Connect(ctx)
-				if refused, ok := errors.AsType[*ctltest.Refused](err); !ok || refused.Text != test.want {
-					t.Errorf("%s: got %v, want %q", p.Name, err, test.want)
+				want := test.new
+				if !p.Loud { // which came with the same versions
+					want = test.old
+				}
+				if refused, ok := errors.AsType[*ctltest.Refused](err); !ok || refused.Text != want {
+					t.Errorf("%s: got %v, want %q", p.Name, err, want)
 				}
 				if took := time.Since(start); took < test.at || took > test.at+100*time.Millisecond {
 					t.Errorf("%s: refused after %v, want %v", p.Name, took, test.at)
+				}
+			})
+		}
+	}
+}
+
+// Who is sent to a web page, or only told to wait, waits until the owner knows what came of it.
+func TestAskElsewhere(t *testing.T) {
+	for _, q := range []tlsctl.Question{
+		{Method: tlsctl.AskWeb, Flags: []string{"external"}, Text: "https://example.com/?login=1:2"},
+		{Method: tlsctl.AskURL, Text: "https://example.com/"},
+		{Method: tlsctl.JustWait},
+	} {
+		for _, p := range ctltest.Profiles[1:] {
+			inBubble(t, func(t *testing.T, ctx context.Context) {
+				s := newSharedSetup(t)
+				p.Apply(&s.client)
+				s.crText()
+				after := 90 * time.Second
+				if p == ctltest.V25 {
+					after = 40 * time.Second
+				}
+				s.admitting(func(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
+					if !h.CanAsk(q.Method) {
+						return &ctltest.DefaultGrant, nil
+					}
+					if answer, err := h.Ask(ctx, q); answer != nil || err != nil {
+						t.Errorf("%s: %q, %v", p.Name, string(answer), err)
+					}
+					time.Sleep(after)
+					return &ctltest.DefaultGrant, nil
+				})
+				c := s.dial()
+				defer s.done(c)
+				start := time.Now()
+				if err := c.Connect(ctx); err != nil {
+					t.Errorf("%s: %v", p.Name, err)
+				}
+				asked := p != ctltest.V25 || q.Method != tlsctl.JustWait
+				if took := time.Since(start); (took >= after) != asked {
+					t.Errorf("%s: connected after %v", p.Name, took)
+				}
+				want := map[tlsctl.Method]string{
+					tlsctl.AskWeb: "INFO_PRE,WEB_AUTH:external:https://example.com/?login=1:2",
+					tlsctl.AskURL: "INFO_PRE,OPEN_URL:https://example.com/",
+				}[q.Method]
+				if got := pushes(c, "INFO_PRE"); want == "" && got != nil || want != "" && !slices.Equal(got, []string{want}) {
+					t.Errorf("%s: %q, want %q", p.Name, got, want)
 				}
 			})
 		}

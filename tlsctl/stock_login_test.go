@@ -49,7 +49,7 @@ func TestStockClientToken(t *testing.T) {
 	}
 	t.Parallel()
 	s := newSetup(t)
-	s.cfg.Timing.Renegotiate = 2 * time.Second
+	s.cfg.Timing.Renegotiate, s.cfg.Timing.RefusalDelay = time.Second, -1
 	s.admitting(func(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
 		g := ctltest.DefaultGrant
 		password := string(h.Password)
@@ -68,7 +68,7 @@ func TestStockClientToken(t *testing.T) {
 	remote := s.serve()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	client := startOpenVPN(t, ctx, s, remote, "auth-retry nointeract", nil)
+	client := startOpenVPN(t, ctx, s, remote, "auth-retry nointeract\nconnect-retry 1 1", nil)
 	client.await("Initialization Sequence Completed")
 	s.awaitLogin(ctx, "alice secret")
 	s.awaitLogin(ctx, "alice@example.com SESS_ID_AT_first")

@@ -64,7 +64,7 @@ func TestStockClientSession(t *testing.T) {
 				s := newSetup(t)
 				s.cfg.Wrap = c.wrap
 				s.cfg.TLS.MaxVersion = version
-				s.cfg.Timing.Renegotiate = 2 * time.Second
+				s.cfg.Timing.Renegotiate, s.cfg.Timing.Linger = time.Second, time.Second
 				testStockSession(t, s, c.options, map[string][]byte{"static.key": static, "v2.key": clientKey})
 			})
 		}
