@@ -12,6 +12,7 @@ import (
 type Pings struct {
 	Sent, Received int
 	RTTs           []time.Duration // of each answer, in order
+	Missing        []int           // the numbers, from 1, of those without an answer
 }
 
 // Lost is how many had no answer.
@@ -19,7 +20,7 @@ func (p Pings) Lost() int { return p.Sent - p.Received }
 
 var (
 	pingSummary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
-	pingLine    = regexp.MustCompile(`time=([0-9.]+) ms`)
+	pingLine    = regexp.MustCompile(`icmp_seq=(\d+) .*time=([0-9.]+) ms`)
 )
 
 // Ping sends count pings of size payload bytes, interval apart, and waits up to a second for the last answers.
@@ -39,12 +40,23 @@ func parsePings(out string) (p Pings, ok bool) {
 	}
 	p.Sent, _ = strconv.Atoi(m[1])
 	p.Received, _ = strconv.Atoi(m[2])
+	answered := make(map[int]bool, p.Received)
 	for _, t := range pingLine.FindAllStringSubmatch(out, -1) {
-		ms, err := strconv.ParseFloat(t[1], 64)
+		ms, err := strconv.ParseFloat(t[2], 64)
 		if err != nil {
 			continue
 		}
+		seq, err := strconv.Atoi(t[1])
+		if err != nil {
+			continue
+		}
+		answered[seq] = true
 		p.RTTs = append(p.RTTs, time.Duration(ms*float64(time.Millisecond)))
+	}
+	for seq := 1; seq <= p.Sent; seq++ {
+		if !answered[seq] {
+			p.Missing = append(p.Missing, seq)
+		}
 	}
 	return p, true
 }

@@ -45,7 +45,7 @@ func TestE2ERenegotiation(t *testing.T) {
 			f.must(<-download)
 			t.Logf("%d of %d pings lost, p99 %v", p.Lost(), p.Sent, percentile(p.RTTs, 99))
 			if p.Lost() > 2 {
-				t.Errorf("%d pings of %d lost", p.Lost(), p.Sent)
+				t.Errorf("%d pings of %d lost: %v", p.Lost(), p.Sent, p.Missing)
 			}
 			if n := strings.Count(v.Output(), "Incoming Data Channel: Cipher"); n < 10 {
 				t.Errorf("the client changed keys %d times in a minute, want at least 10", n)
