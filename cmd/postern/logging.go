@@ -3,10 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/term"
 )
 
 // logLevel maps OpenVPN's verb to a level: 0 errors and warnings, 1 to 3 what happens, 4 and 5 why, 6 and more
@@ -23,15 +21,15 @@ func logLevel(verb int) zerolog.Level {
 	return zerolog.TraceLevel
 }
 
-// newLogger writes to out: format "console" for people, coloured on a terminal, "json" for machines, "auto" is
-// console. Without times when whoever collects the lines adds them (suppress-timestamps).
-func newLogger(out *os.File, format string, verb int, times bool) (zerolog.Logger, error) {
+// newLogger writes to out: format "console" for people, in colours if they can be shown, "json" for machines, "auto"
+// is console. Without times when whoever collects the lines adds them (suppress-timestamps).
+func newLogger(out io.Writer, colours bool, format string, verb int, times bool) (zerolog.Logger, error) {
 	var w io.Writer
 	switch format {
 	case "json":
 		w = out
 	case "console", "auto", "":
-		console := zerolog.ConsoleWriter{Out: out, NoColor: !term.IsTerminal(int(out.Fd())), TimeFormat: "2006-01-02 15:04:05"}
+		console := zerolog.ConsoleWriter{Out: out, NoColor: !colours, TimeFormat: "2006-01-02 15:04:05"}
 		if !times {
 			console.PartsExclude = []string{zerolog.TimestampFieldName}
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
 
 	"postern/auth"
 	"postern/server"
@@ -66,7 +67,14 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 	if out != os.Stderr {
 		defer out.Close()
 	}
-	log, err := newLogger(out, o.logFormat, cfg.Verb, !cfg.NoTimestamps)
+	colours := term.IsTerminal(int(out.Fd()))
+	direct, err := newLogger(out, colours, o.logFormat, cfg.Verb, !cfg.NoTimestamps)
+	if err != nil {
+		return err
+	}
+	queue := startLogQueue(out, direct)
+	defer queue.Close()
+	log, err := newLogger(queue, colours, o.logFormat, cfg.Verb, !cfg.NoTimestamps)
 	if err != nil {
 		return err
 	}
