@@ -36,8 +36,9 @@ func TestE2ERenegotiation(t *testing.T) {
 			defer cancel()
 			download := make(chan error, 1)
 			go func() {
-				// 60 s at 2 MB/s: a download that fills the queues loses pings by itself.
-				_, err := v.host.Run(ctx, programs.depot, "get", lab.Lan4+":5001", "120000000", "2000000")
+				// A minute at 500 kB/s: a download that fills the client's socket while it waits for a core loses
+				// pings by itself.
+				_, err := v.host.Run(ctx, programs.depot, "get", lab.Lan4+":5001", "30000000", "500000")
 				download <- err
 			}()
 			p, err := v.host.Ping(ctx, lab.Lan4, 6000, 56, 10*time.Millisecond)
