@@ -146,6 +146,9 @@ func (c *client) settings(live *live, name string) (*config.Client, error) {
 
 // grant leases addresses and a peer id to g and compiles the push list. After an error revoke gives back what it took.
 func (s *Server) grant(live *live, g *granted, set *config.Client) (push []string, err error) {
+	if max := live.cfg.MaxClients; s.table.full(g.name, max) {
+		return nil, &tlsctl.Denial{Public: "server full, try again later", Temporary: true, Err: fmt.Errorf("%q: %d clients are connected, which is max-clients", g.name, max)}
+	}
 	if g.peer, err = s.table.allocatePeer(time.Now()); err != nil {
 		return nil, &tlsctl.Denial{Public: "server full, try again later", Temporary: true, Err: err}
 	}

@@ -129,7 +129,7 @@ func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p 
 		c.settle(false)
 		return nil
 	}
-	older, ok := s.table.enter(c, s.live.Load().cfg.MaxClients)
+	older, ok := s.table.enter(c)
 	if !ok {
 		c.leaveHalfOpen()
 		return nil

@@ -21,6 +21,7 @@ type credentials struct {
 	rules   *tlsctl.CertRules // without a revocation list: sessions keep their rules, the list must be of today
 	crl     atomic.Pointer[tlsctl.CRL]
 	crlSum  [sha256.Size]byte // of the file it came from; the keeper's once it runs
+	crlSeen crlStamp          // the keeper's: the file it looked at last
 	wrap    tlsctl.Wrapping
 	anchors []*x509.Certificate // the CAs, which sign revocation lists
 }

@@ -36,7 +36,7 @@ func (s *Server) checkRevocations(l *live) {
 			return
 		}
 		stamp := crlStamp{crl.Name, info.ModTime(), info.Size()}
-		if stamp == s.crlSeen {
+		if stamp == l.creds.crlSeen {
 			return
 		}
 		changed, err := l.creds.reloadCRL(crl.Name)
@@ -44,7 +44,7 @@ func (s *Server) checkRevocations(l *live) {
 			s.alarmOnce("crl", fmt.Errorf("crl-verify: %w; the last good list stays in force", err))
 			return
 		}
-		if s.crlSeen = stamp; !changed {
+		if l.creds.crlSeen = stamp; !changed {
 			return
 		}
 		s.log.Info().Str("file", crl.Name).Msg("revocation list read")

@@ -63,7 +63,6 @@ type Server struct {
 	uplinks        []*uplink
 	keepers        []*gatekeeper
 	streams        streams
-	crlSeen        crlStamp // the keeper's
 	alarms         alarms
 	warned         certWarned // the keeper's
 

@@ -36,6 +36,7 @@ type table struct {
 	pending   map[outside]*client  // the one session of an address that is no member yet (S017)
 	byName    map[string]*client   // members; nil with duplicate-cn
 	clients   map[*client]struct{} // all, half-open ones too
+	members   int                  // of them, published ones
 	freed     []freedPeer          // in order of time
 	nextPeer  datachan.PeerID
 }
@@ -147,13 +148,14 @@ func (t *table) control(o outside, sid tlsctl.SessionID) *client {
 }
 
 // enter takes a new session in. It returns the older unfinished session of the same address, which must end, and
-// false if there is a session with this very id (a repeated packet) or no room.
-func (t *table) enter(c *client, max int) (older *client, ok bool) {
+// false if there is a session with this very id (a repeated packet). How many may be unfinished is halfOpen's matter:
+// they take no place of max-clients, or strangers could use those up (S008).
+func (t *table) enter(c *client) (older *client, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	o := c.path.Load().outside
 	k := controlKey{o, c.sid}
-	if t.byControl[k] != nil || len(t.clients) >= max {
+	if t.byControl[k] != nil {
 		return nil, false
 	}
 	older = t.pending[o]
@@ -161,6 +163,14 @@ func (t *table) enter(c *client, max int) (older *client, ok bool) {
 	t.byControl[k] = c
 	t.clients[c] = struct{}{}
 	return older, true
+}
+
+// full reports whether there are as many members as may be, and none of them is an older session of name that the new
+// one takes the place of.
+func (t *table) full(name string, max int) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.members >= max && t.byName[name] == nil
 }
 
 var errNoPeer = errors.New("no peer id free")
@@ -210,7 +220,9 @@ func (t *table) publish(c *client, m *member, iroutes []netip.Prefix) (displaced
 		}
 		t.byName[m.name] = c
 	}
-	c.member.Store(m)
+	if c.member.Swap(m) == nil {
+		t.members++
+	}
 	far, changed := t.far.Load(), false
 	change := func() {
 		if !changed {
@@ -312,6 +324,7 @@ func (t *table) remove(c *client) {
 	if m == nil {
 		return
 	}
+	t.members--
 	if t.byName[m.name] == c {
 		delete(t.byName, m.name)
 	}

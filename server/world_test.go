@@ -228,7 +228,8 @@ type peer struct {
 	cert tls.Certificate
 	cfg  ctltest.Config
 	sock *linktest.Socket
-	conn net.Conn // over TCP instead
+	conn net.Conn    // over TCP instead
+	out  chan []byte // on its way into conn
 	ctl  *ctltest.Client
 
 	mu      sync.Mutex
@@ -315,10 +316,11 @@ func (w *world) streamPeerWith(cert tls.Certificate, at netip.AddrPort, change .
 	w.t.Helper()
 	p := w.newPeer(cert, append(change, func(c *ctltest.Config) { c.Stream = true }))
 	ours, theirs := net.Pipe()
-	p.conn = theirs
+	p.conn, p.out = theirs, make(chan []byte, 4096)
 	w.doors <- link.NewStream(addressed{ours, at}, link.TCPOptions{})
 	p.ctl = ctltest.NewClient(p.sendRaw, p.cfg)
 	go p.receiveStream()
+	go p.write()
 	w.t.Cleanup(p.close)
 	return p
 }
@@ -384,7 +386,20 @@ func (p *peer) sendRaw(pkt []byte) {
 		p.sock.Send([]link.Train{{Addr: to, Bytes: pkt, Size: len(pkt)}})
 		return
 	}
-	p.conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(pkt))), pkt...))
+	p.out <- append(binary.BigEndian.AppendUint16(nil, uint16(len(pkt))), pkt...)
+}
+
+// write puts what is sent into the connection. It is a goroutine of its own: the control channel sends with its lock held,
+// and time would stand still in a bubble where one goroutine waits for a lock and its holder for a deadline.
+func (p *peer) write() {
+	for {
+		select {
+		case b := <-p.out:
+			p.conn.Write(b)
+		case <-p.closed:
+			return
+		}
+	}
 }
 
 func (p *peer) receive() {

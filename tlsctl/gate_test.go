@@ -314,7 +314,10 @@ func TestGateRepeatsLostCookie(t *testing.T) {
 // Answers are limited in all, but a client that turns out to be real is not counted.
 func TestGateLimitsAnswers(t *testing.T) {
 	forEachMode(t, func(t *testing.T, m gateMode) {
-		g := newTestGate(t, m.wrap)
+		g, err := NewGate(m.wrap, GateOptions{Limits: NewLimits(LimitOptions{Resets: 100})})
+		if err != nil {
+			t.Fatal(err)
+		}
 		answered := 0
 		for i := range 300 {
 			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1194)
@@ -330,7 +333,9 @@ func TestGateLimitsAnswers(t *testing.T) {
 			t.Errorf("counts %+v", got)
 		}
 
-		g = newTestGate(t, m.wrap)
+		if g, err = NewGate(m.wrap, GateOptions{Limits: NewLimits(LimitOptions{Resets: 100})}); err != nil {
+			t.Fatal(err)
+		}
 		for i := range 300 {
 			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, byte(i), 2, byte(i)}), 1194)
 			c := m.client()
@@ -345,6 +350,23 @@ func TestGateLimitsAnswers(t *testing.T) {
 			if _, o := g.Greet(gateNow, from, c.Seal(nil, &Packet{Opcode: m.third, Session: clientID, Acks: []PacketID{0}, Remote: p.Session, ID: 1})); o == nil {
 				t.Fatalf("client %d is not let in", i)
 			}
+		}
+	})
+}
+
+// Forged resets keep nobody out (S012): an answer is no longer than its question, so that no limit on them is needed
+// for others' sake.
+func TestGateForgedResetsKeepNobodyOut(t *testing.T) {
+	forEachMode(t, func(t *testing.T, m gateMode) {
+		g := newTestGate(t, m.wrap)
+		reset := func() []byte {
+			return m.client().Seal(nil, &Packet{Opcode: m.reset, Session: clientID})
+		}
+		for i := range 1000 {
+			g.Greet(gateNow, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 1194), reset())
+		}
+		if reply, _ := g.Greet(gateNow, netip.MustParseAddrPort("192.0.2.1:1194"), reset()); reply == nil {
+			t.Error("no answer to a client after 1,000 forged resets")
 		}
 	})
 }

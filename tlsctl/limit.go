@@ -11,7 +11,6 @@ import (
 // The limits on strangers. Those per source bind only sources that proved their address: nobody can have another
 // one shut out.
 const (
-	resetLimit  = 100 // answers to resets, whole process
 	resetPeriod = 10 * time.Second
 
 	sourceRate, sourceBurst = 10, 20 // handshakes begun per second, by IPv4 address or IPv6 /64
@@ -25,8 +24,9 @@ const (
 
 // LimitOptions are the limits that can be configured.
 type LimitOptions struct {
-	// Resets in Period is how many first packets are answered (connect-freq-initial); 0 means 100 in 10 s. One
-	// that leads to a session is not counted.
+	// Resets in Period is how many first packets are answered (connect-freq-initial); one that leads to a session
+	// is not counted. 0 means any number: an answer is no longer than its question, so that a limit protects
+	// nobody, and lets whoever forges resets shut all new clients out (S012).
 	Resets int
 	Period time.Duration
 	// HandWindow is how long a session may take to be authorised; 0 means 60 s.
@@ -56,9 +56,6 @@ type earlySession struct {
 
 // NewLimits returns limits of which nothing is used.
 func NewLimits(o LimitOptions) *Limits {
-	if o.Resets == 0 {
-		o.Resets = resetLimit
-	}
 	if o.Period == 0 {
 		o.Period = resetPeriod
 	}
@@ -88,7 +85,7 @@ func (l *Limits) takeReset(now time.Time) bool {
 		l.periodEnd = t + l.options.Period
 		l.resets = 0
 	}
-	if l.resets >= l.options.Resets {
+	if l.options.Resets > 0 && l.resets >= l.options.Resets {
 		return false
 	}
 	l.resets++

@@ -11,7 +11,7 @@ import (
 
 func TestResetLimit(t *testing.T) {
 	now := time.Unix(1700000000, 0)
-	l := NewLimits(LimitOptions{})
+	l := NewLimits(LimitOptions{Resets: 100})
 	take := func() (n int) {
 		for l.takeReset(now) {
 			n++

@@ -658,15 +658,21 @@ func (s *Session) readMessages(n *negotiation) {
 		return
 	}
 	var b [2048]byte
+	ignored, told := 0, time.Time{} // one line a second, whatever the client sends (S103)
 	for {
 		size, err := n.tls.Read(b[:])
 		n.messages.add(b[:size],
 			s.heed,
 			func(bad []byte) {
+				ignored++
+				if time.Since(told) < time.Second {
+					return
+				}
+				told = time.Now()
 				if bytes.HasPrefix(bad, []byte(responsePrefix)) {
 					bad = nil
 				}
-				s.log.Debug().Hex("text", bad[:min(len(bad), 64)]).Msg("ignored an ill-formed message")
+				s.log.Debug().Int("so_far", ignored).Hex("text", bad[:min(len(bad), 64)]).Msg("ignored an ill-formed message")
 			})
 		clear(b[:size])
 		switch {
