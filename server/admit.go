@@ -290,6 +290,7 @@ func (c *client) Established() {
 		e = e.Stringer("addr6", g.addr6)
 	}
 	e.Str("version", g.peerInfo.Version()).Str("platform", g.peerInfo.Platform()).Msg("client connected")
+	c.tellEstablished(g)
 }
 
 // leaveHalfOpen gives up c's place among the half-open sessions, and tells the gate how it went.

@@ -11,6 +11,7 @@ import (
 
 	"postern/server/datachan"
 	"postern/server/link"
+	"postern/server/management"
 	"postern/tlsctl"
 )
 
@@ -32,6 +33,7 @@ type path struct {
 // client is where a session, its keys and its addresses meet. It is the tlsctl.Owner of its session (admit.go).
 type client struct {
 	srv     *Server
+	id      management.ClientID
 	session *tlsctl.Session // set before Run, then immutable
 	sid     tlsctl.SessionID
 	opened  time.Time

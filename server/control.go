@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postern/server/link"
+	"postern/server/management"
 	"postern/tlsctl"
 )
 
@@ -112,7 +113,7 @@ func (k *gatekeeper) greet(ctx context.Context, g *greeting) {
 // open starts a session for a client that has proved its address. It returns nil when there is no room for it.
 func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p *path, stream bool) *client {
 	var once sync.Once
-	c := &client{srv: s, sid: o.Client, opened: time.Now(), source: p.addr.Addr(), stream: stream}
+	c := &client{srv: s, id: management.ClientID(s.clientIDs.Add(1) - 1), sid: o.Client, opened: time.Now(), source: p.addr.Addr(), stream: stream}
 	c.settle = func(authorised bool) { once.Do(func() { g.Settle(time.Now(), o, authorised) }) }
 	if s.closing.Load() {
 		c.settle(false)

@@ -49,9 +49,14 @@
 //
 // # Locks
 //
-// table.mu, then client.mu, then the locks of a client's keys. pool.mu, halfOpen.mu and sender.mu stand alone, and no
+// past.mu, then table.mu, then client.mu, then the locks of a client's keys. pool.mu, halfOpen.mu and sender.mu stand alone, and no
 // two senders are held at once. A key's lock and sender.mu are never held while calling into tlsctl, auth or the table's
 // writers. No lock is held over Admit.
+//
+// # Management
+//
+// A management.Interface calls a ManagementOwner (manage.go), which finds the clients in the table, and is told of
+// states and clients as they come and go. Telling never waits; no lock is held over it.
 //
 // # Panics
 //

@@ -15,6 +15,7 @@ import (
 	"postern/auth"
 	"postern/server/config"
 	"postern/server/link"
+	"postern/server/management"
 	"postern/tlsctl"
 	"postern/tun"
 )
@@ -30,6 +31,8 @@ type Parts struct {
 	Control net.Listener // where postern status asks; nil: nowhere
 	Status  StateFile    // the status file, opened while there were rights to; nil: none
 	Pool    StateFile    // ifconfig-pool-persist; nil: none
+	// Management is told of states and clients; nil: nobody. Its owner is a ManagementOwner.
+	Management *management.Interface
 }
 
 // A UDPListener is one local address: a socket a lane, all bound to it.
@@ -66,6 +69,8 @@ type Server struct {
 	alarms         alarms
 	warned         certWarned // the keeper's
 
+	clientIDs  atomic.Uint64 // the next client's
+	past       past
 	streamGate *tlsctl.Gate // for all streams
 	panics     atomic.Uint64
 	hush       hush
@@ -182,9 +187,11 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.parts.Control != nil {
 		s.wg.Go(func() { s.serveStatus(living, s.parts.Control) })
 	}
+	s.tellConnected()
 
 	select {
 	case <-ctx.Done():
+		s.tellExiting(context.Cause(ctx))
 	case err = <-broken:
 	}
 	s.closing.Store(true)
@@ -281,7 +288,7 @@ func (c *client) die() bool {
 // closed is what a session's end leaves to do.
 func (s *Server) closed(c *client, err error) {
 	c.die()
-	s.table.remove(c)
+	s.leave(c)
 	c.leaveHalfOpen()
 	if g := c.decided(); g != nil {
 		s.revoke(g)
@@ -295,6 +302,7 @@ func (s *Server) closed(c *client, err error) {
 	}
 	c.mu.Unlock()
 	s.farewellLine(c, err)
+	c.tellDisconnected()
 	if s.closing.Load() && s.table.count() == 0 {
 		s.drain.Do(func() { close(s.drained) })
 	}

@@ -38,6 +38,7 @@ type PoolStatus struct {
 
 // ClientStatus is one client of a Snapshot. Byte counts are outer packets'.
 type ClientStatus struct {
+	ID       uint64         `json:"id"` // one for each session of this run, from 0
 	Name     string         `json:"name"`
 	User     string         `json:"user,omitempty"`
 	Session  string         `json:"session"`
@@ -74,7 +75,7 @@ func (s *Server) Snapshot() Snapshot {
 		c.mu.Unlock()
 		p := c.path.Load()
 		snap.Clients = append(snap.Clients, ClientStatus{
-			Name: g.name, User: g.user, Session: c.sid.String()[:8], Real: p.addr, Stream: c.stream,
+			ID: uint64(c.id), Name: g.name, User: g.user, Session: c.sid.String()[:8], Real: p.addr, Stream: c.stream,
 			Addr4: g.addr4, Addr6: g.addr6, Networks: g.iroutes,
 			Received: c.rx.bytes.Load(), Sent: c.tx.bytes.Load(), Since: c.opened,
 			LastSeen: s.started.Add(time.Duration(c.rx.last.Load()) * time.Second),
@@ -149,7 +150,7 @@ func (snap *Snapshot) StatusText(version int) []byte {
 			user = "UNDEF"
 		}
 		line("CLIENT_LIST", c.Name, realAddress(c.Real), shown(c.Addr4), shown(c.Addr6), c.Received, c.Sent,
-			c.Since.Format(timeForm), c.Since.Unix(), user, c.Peer, c.Peer, c.Cipher)
+			c.Since.Format(timeForm), c.Since.Unix(), user, c.ID, c.Peer, c.Cipher)
 	}
 	line("HEADER", "ROUTING_TABLE", "Virtual Address", "Common Name", "Real Address", "Last Ref", "Last Ref (time_t)")
 	for _, c := range snap.Clients {

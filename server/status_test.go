@@ -10,10 +10,10 @@ import (
 func testSnapshot() *Snapshot {
 	at := time.Date(2026, 11, 22, 14, 47, 30, 0, time.Local)
 	return &Snapshot{Time: at, Clients: []ClientStatus{
-		{Name: "client1", User: "alice", Real: netip.MustParseAddrPort("203.0.113.2:51271"), Addr4: netip.MustParseAddr("10.9.0.2"),
+		{ID: 7, Name: "client1", User: "alice", Real: netip.MustParseAddrPort("203.0.113.2:51271"), Addr4: netip.MustParseAddr("10.9.0.2"),
 			Addr6: netip.MustParseAddr("fd00:9::1000"), Networks: []netip.Prefix{netip.MustParsePrefix("192.168.50.0/24")},
 			Received: 2351, Sent: 2535, Since: at.Add(-3 * time.Second), LastSeen: at.Add(-time.Second), Cipher: "AES-256-GCM"},
-		{Name: "client2", Real: netip.MustParseAddrPort("[2001:db8:ffff::2]:51271"), Since: at, LastSeen: at, Peer: 1},
+		{ID: 9, Name: "client2", Real: netip.MustParseAddrPort("[2001:db8:ffff::2]:51271"), Since: at, LastSeen: at, Peer: 1},
 	}}
 }
 
@@ -38,9 +38,9 @@ func TestStatusText(t *testing.T) {
 		"TITLE,OpenVPN 2.6.14 ",
 		"HEADER,CLIENT_LIST,Common Name,Real Address,Virtual Address,Virtual IPv6 Address,Bytes Received,Bytes Sent,Connected Since,Connected Since (time_t),Username,Client ID,Peer ID,Data Channel Cipher\n",
 		"CLIENT_LIST,client1,203.0.113.2:51271,10.9.0.2,fd00:9::1000,2351,2535,2026-11-22 14:47:27,",
-		",alice,0,0,AES-256-GCM\n",
+		",alice,7,0,AES-256-GCM\n",
 		"CLIENT_LIST,client2,2001:db8:ffff::2,,,0,0,2026-11-22 14:47:30,",
-		",UNDEF,1,1,\n",
+		",UNDEF,9,1,\n",
 		"GLOBAL_STATS,dco_enabled,0\nEND\n",
 	} {
 		if !strings.Contains(v2, want) {

@@ -18,7 +18,7 @@ var layers = map[string][]string{
 	"postern/cmd/lab/depot":        {},
 	"postern/cmd/demo":             {"postern/cmd/lab", "postern/auth/slapdtest"},
 	"postern/cmd/bench":            {"postern/cmd/lab"},
-	"postern/server":               {"postern/tlsctl", "postern/auth", "postern/tun", "postern/server/link", "postern/server/datachan", "postern/server/config"},
+	"postern/server":               {"postern/tlsctl", "postern/auth", "postern/tun", "postern/server/link", "postern/server/datachan", "postern/server/config", "postern/server/hooks", "postern/server/management"},
 	"postern/server/config":        {},
 	"postern/server/link":          {},
 	"postern/server/link/linktest": {"postern/server/link"},
