@@ -319,7 +319,7 @@ func (s *Server) farewellLine(c *client, err error) {
 		level = zerolog.DebugLevel
 	}
 	if !c.established.Load() {
-		if c.log.GetLevel() <= level && s.hush.allows(time.Now()) {
+		if max(c.log.GetLevel(), zerolog.GlobalLevel()) <= level && s.hush.allows(time.Now()) {
 			c.log.WithLevel(level).Str("error", clipped(err)).Msg("login ended")
 		}
 		return

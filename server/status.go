@@ -15,6 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"postern/server/management"
 	"postern/tlsctl"
 )
 
@@ -92,7 +93,7 @@ func (s *Server) Snapshot() Snapshot {
 }
 
 // statusTitle is the TITLE line: tools want its first two words to be OpenVPN and a version of it.
-const statusTitle = "OpenVPN 2.6.14 postern"
+const statusTitle = management.DefaultTitle
 
 const timeForm = "2006-01-02 15:04:05"
 

@@ -22,8 +22,9 @@ func logLevel(verb int) zerolog.Level {
 }
 
 // newLogger writes to out: format "console" for people, in colours if they can be shown, "json" for machines, "auto"
-// is console. Without times when whoever collects the lines adds them (suppress-timestamps).
-func newLogger(out io.Writer, colours bool, format string, verb int, times bool) (zerolog.Logger, error) {
+// is console. Without times when whoever collects the lines adds them (suppress-timestamps). To more, lines go as well,
+// as JSON. The level is that of all loggers of the process, so that it can be changed.
+func newLogger(out io.Writer, colours bool, format string, verb int, times bool, more ...io.Writer) (zerolog.Logger, error) {
 	var w io.Writer
 	switch format {
 	case "json":
@@ -37,7 +38,11 @@ func newLogger(out io.Writer, colours bool, format string, verb int, times bool)
 	default:
 		return zerolog.Nop(), fmt.Errorf("log format %q: console or json", format)
 	}
-	log := zerolog.New(w).Level(logLevel(verb))
+	if len(more) > 0 {
+		w = zerolog.MultiLevelWriter(append([]io.Writer{w}, more...)...)
+	}
+	zerolog.SetGlobalLevel(logLevel(verb))
+	log := zerolog.New(w)
 	if times {
 		log = log.With().Timestamp().Logger()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -38,8 +39,8 @@ func serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "run the server in the foreground, like openvpn --config FILE",
 		Description: "FILE is an OpenVPN server.conf, which may use Postern's own directives (docs/configuration.md).\n" +
-			"SIGTERM and SIGINT end the server after telling the clients, SIGHUP reloads what can be\n" +
-			"reloaded without dropping anyone, SIGUSR2 writes the status to the log.",
+			"SIGTERM and SIGINT end the server after telling the clients, SIGHUP and SIGUSR1 reload what\n" +
+			"can be reloaded without dropping anyone, SIGUSR2 writes the status to the log.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Required: true, Usage: "server.conf `FILE`"},
 			logFormatFlag(),
@@ -74,18 +75,36 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 	}
 	queue := startLogQueue(out, direct)
 	defer queue.Close()
-	log, err := newLogger(queue, colours, o.logFormat, cfg.Verb, !cfg.NoTimestamps)
+	var history *lateWriter // of the log, for management clients
+	var more []io.Writer
+	if cfg.Management.Network != "" {
+		history = new(lateWriter)
+		more = append(more, history)
+	}
+	log, err := newLogger(queue, colours, o.logFormat, cfg.Verb, !cfg.NoTimestamps, more...)
 	if err != nil {
 		return err
 	}
+	signals := make(chan os.Signal, 1) // one that comes before the server serves waits
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	desk, err := openDesk(cfg, history, log)
+	if err != nil {
+		return err
+	}
+	defer desk.close()
 	for _, e := range report.Entries {
 		if e.Verdict == config.Noticed || e.Verdict == config.Ignored {
 			log.Warn().Str("at", e.At()).Str("directive", e.Directive).Msg(e.Why)
 		}
 	}
+	if desk.wait(ctx) != nil {
+		return nil // ended before it was released
+	}
 	throttle := auth.NewThrottle(auth.ThrottleOptions{}, log) // it remembers guesses across reloads
-	s, err := setUp(cfg, throttle, log)
+	s, err := setUp(cfg, desk, throttle, log)
 	if err != nil {
+		desk.fail(err)
 		s.tearDown(log)
 		return err
 	}
@@ -93,12 +112,13 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 
 	running := make(chan struct{})
 	defer close(running)
-	go handleSignals(running, s.server, configPath, throttle, log)
+	go handleSignals(running, signals, s.server, configPath, throttle, log)
 	log.Info().Str("config", configPath).Str("device", s.device.Name()).Strs("listen", s.listening).Msg("serving")
 	if o.ready != nil {
 		o.ready()
 	}
 	if err := s.server.Run(ctx); err != nil {
+		desk.fail(err)
 		return err
 	}
 	log.Info().Msg("ended")
@@ -106,10 +126,7 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 }
 
 // handleSignals reloads and reports until the server has ended.
-func handleSignals(ended <-chan struct{}, srv *server.Server, configPath string, throttle *auth.Throttle, log zerolog.Logger) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
-	defer signal.Stop(signals)
+func handleSignals(ended <-chan struct{}, signals <-chan os.Signal, srv *server.Server, configPath string, throttle *auth.Throttle, log zerolog.Logger) {
 	for {
 		select {
 		case <-ended:
@@ -183,9 +200,9 @@ func (h *host) tearDown(log zerolog.Logger) {
 }
 
 // setUp opens everything, connects the server and drops privileges. On error the host still holds what was opened.
-func setUp(cfg *config.Config, throttle *auth.Throttle, log zerolog.Logger) (*host, error) {
+func setUp(cfg *config.Config, desk *desk, throttle *auth.Throttle, log zerolog.Logger) (*host, error) {
 	h := new(host)
-	parts := server.Parts{Log: log, Lanes: runtime.GOMAXPROCS(0)}
+	parts := server.Parts{Log: log, Lanes: runtime.GOMAXPROCS(0), Management: desk.Interface}
 	var err error
 	if parts.Auth, err = newAuthenticator(cfg, throttle, log); err != nil {
 		return h, err
@@ -211,6 +228,9 @@ func setUp(cfg *config.Config, throttle *auth.Throttle, log zerolog.Logger) (*ho
 	}
 	if h.server, err = server.New(cfg, parts); err != nil {
 		return h, err
+	}
+	if desk.owner != nil {
+		desk.owner.Attach(h.server)
 	}
 	if err := hostnet.NoDumps(); err != nil { // keys stay out of core files (S109)
 		return h, err
@@ -417,25 +437,33 @@ func (h *host) openControl(cfg *config.Config) (net.Listener, error) {
 	if path == "" {
 		path = controlSocket(cfg.Path)
 	}
+	l, err := listenUnix("control-socket", path)
+	if err == nil {
+		h.later(l.Close)
+	}
+	return l, err
+}
+
+// listenUnix opens a socket of mode 0660 that a directive names, in the place of one that a killed run left.
+func listenUnix(directive, path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("control-socket: %w", err)
+		return nil, fmt.Errorf("%s: %w", directive, err)
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
-		return nil, fmt.Errorf("control-socket: another server answers on %s: give this one its own with control-socket PATH", path)
+		return nil, fmt.Errorf("%s: another server answers on %s: give this one its own with %[1]s PATH", directive, path)
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
 		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("control-socket: %w", err)
+			return nil, fmt.Errorf("%s: %w", directive, err)
 		}
 	}
 	old := syscall.Umask(0o117)
 	l, err := net.Listen("unix", path)
 	syscall.Umask(old)
 	if err != nil {
-		return nil, fmt.Errorf("control-socket: %w", err)
+		return nil, fmt.Errorf("%s: %w", directive, err)
 	}
-	h.later(l.Close)
 	return l, nil
 }
 

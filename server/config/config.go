@@ -90,6 +90,8 @@ type Config struct {
 	SetEnv        [][2]string
 	Control       string // Postern: control-socket PATH, for postern status
 
+	Management Management
+
 	LDAP  *LDAP
 	Users string // auth-users-file
 	// LoginMustMatchCert: login = certificate CN. Default yes.

@@ -47,6 +47,7 @@ var sections = []section{
 	{"Data channel", dataRows},
 	{"Login and scripts", loginRows},
 	{"Daemon, log, privileges", daemonRows},
+	{"Management interface", managementRows},
 	{"Commands that are no directives", commandRows},
 	{"Postern's own directives", posternRows},
 }

@@ -142,6 +142,7 @@ func (d *draft) finish() {
 	d.finishTimers()
 	d.checkRules()
 	d.settle()
+	d.finishManagement()
 	d.readMaterial()
 	if len(d.foundBy) > 0 {
 		slices.Sort(d.foundBy)

@@ -7,8 +7,6 @@ import (
 	"strings"
 )
 
-const ownManagement = "remove the line; `control-socket` serves `postern status`"
-
 var daemonRows = []row{
 	later("daemon", "[NAME]", "remove the line: the server stays in the foreground, and systemd or the like looks after it"),
 	later("syslog", "[NAME]", "remove the line: systemd takes what the server prints; or write `log-append FILE`"),
@@ -32,20 +30,6 @@ var daemonRows = []row{
 	use("status", "FILE [SECONDS]", "Write who is connected to FILE, every SECONDS (default 60).", setStatus),
 	use("status-version", "[1|2|3]", "The form of that file; default 1.", setStatusVersion),
 	later("remap-usr1", "SIGHUP|SIGTERM", "remove the line, and send the signal that is meant"),
-	later("management", "...", ownManagement),
-	later("management-client-user", "USER", ownManagement),
-	later("management-client-group", "GROUP", ownManagement),
-	later("management-hold", "", ownManagement),
-	later("management-signal", "", ownManagement),
-	later("management-log-cache", "N", ownManagement),
-	later("management-client-auth", "", ownLogin).guard(),
-	later("management-client", "", ownManagement),
-	accept("management-forget-disconnect", "", "there is no management connection"),
-	accept("management-up-down", "", "there is no management connection"),
-	accept("management-query-passwords", "", "there is no management connection, and no password to ask for"),
-	accept("management-query-remote", "", "clients only"),
-	accept("management-query-proxy", "", "clients only"),
-	refuse("management-client-pf", "removed from OpenVPN 2.6: remove the line"),
 	accept("disable-occ", "", "options of client and server are never compared"),
 	accept("opt-verify", "", "removed from OpenVPN 2.7; options of client and server are never compared"),
 	use("setenv", "NAME [VALUE]", "A variable for scripts; none run yet. `setenv profile_endpoint HOST[:PORT]` tells `postern profile` where clients find the server. `setenv opt DIRECTIVE ...` makes a directive optional, `setenv FORWARD_COMPATIBLE 1` all unknown ones below it.", setEnv("")).each(),

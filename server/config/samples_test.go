@@ -32,12 +32,12 @@ func sampleMachine() machine {
 func TestSampleConfigurations(t *testing.T) {
 	refused := map[string][]string{ // what these files ask for and cannot have yet
 		"easy-rsa":         nil,
-		"angristan":        {"management"},
+		"angristan":        nil,
 		"angristan-old":    nil,
 		"nyr":              nil,
 		"peer-fingerprint": nil,
 		"pfsense": {"daemon", "up", "down", "client-connect", "client-disconnect", "auth-user-pass-verify", "tls-verify",
-			"management", "capath", "passtos", "ncp-disable"},
+			"capath", "passtos", "ncp-disable"},
 		"site-to-site": {"comp-lzo", "auth-user-pass-verify", "plugin", "chroot"},
 	}
 	files, err := filepath.Glob("testdata/conf/*.conf")

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"postern/server"
+	"postern/server/config"
+	"postern/server/management"
+)
+
+// process is what management clients see and change of the process. Its signals take the way that those of others take.
+type process struct{ verb, mute atomic.Int64 }
+
+var signalsByName = map[string]syscall.Signal{
+	"SIGHUP": syscall.SIGHUP, "SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM, "SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2,
+}
+
+func (p *process) Signal(name string) error {
+	s, known := signalsByName[name]
+	if !known {
+		return fmt.Errorf("signal %s means nothing here", name)
+	}
+	return syscall.Kill(os.Getpid(), s)
+}
+
+func (p *process) Verb() int { return int(p.verb.Load()) }
+
+func (p *process) SetVerb(level int) error {
+	p.verb.Store(int64(level))
+	zerolog.SetGlobalLevel(logLevel(level))
+	return nil
+}
+
+// Mute is remembered, and mutes nothing: as the directive.
+func (p *process) Mute() int { return int(p.mute.Load()) }
+
+func (p *process) SetMute(n int) error {
+	p.mute.Store(int64(n))
+	return nil
+}
+
+// lateWriter passes log lines on to a writer that is known only after the logger is. What comes before is lost.
+type lateWriter struct{ to zerolog.LevelWriter }
+
+func (w *lateWriter) Write(p []byte) (int, error) { return w.WriteLevel(zerolog.NoLevel, p) }
+
+func (w *lateWriter) WriteLevel(level zerolog.Level, p []byte) (int, error) {
+	if w.to == nil {
+		return len(p), nil
+	}
+	return w.to.WriteLevel(level, p)
+}
+
+// desk is where management clients are served; without the directive it does nothing.
+type desk struct {
+	*management.Interface // nil without the directive
+	owner                 *server.ManagementOwner
+	stop                  func()
+}
+
+// openDesk opens the socket and serves those who come, until close. history gets the log from here on.
+func openDesk(cfg *config.Config, history *lateWriter, log zerolog.Logger) (*desk, error) {
+	m := &cfg.Management
+	if m.Network == "" {
+		return &desk{stop: func() {}}, nil
+	}
+	access := management.Access{Password: m.Password}
+	var err error
+	if access.UID, err = idOf(m.User, userID); err != nil {
+		return nil, fmt.Errorf("management-client-user: %w", err)
+	}
+	if access.GID, err = idOf(m.Group, groupID); err != nil {
+		return nil, fmt.Errorf("management-client-group: %w", err)
+	}
+	p := new(process)
+	p.verb.Store(int64(cfg.Verb))
+	d := &desk{owner: &server.ManagementOwner{Process: p}}
+	d.Interface = management.New(management.Options{LogCache: m.LogCache, Hold: m.Hold, SignalOnLeave: m.Signal}, d.owner, log)
+	history.to = d.LogWriter()
+	l, err := listenManagement(m, &access)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := d.Serve(ctx, l, access); err != nil {
+			log.Error().Err(err).Msg("nobody can manage this server any more")
+		}
+	}()
+	d.stop = func() {
+		cancel()
+		<-ended
+	}
+	log.Info().Str("at", m.String()).Bool("password", m.Password != nil).Msg("management clients may come")
+	d.State(management.State{Time: time.Now(), Name: "CONNECTING"})
+	return d, nil
+}
+
+// listenManagement opens the socket. A unix socket belongs to the only user or group that may use it.
+func listenManagement(m *config.Management, a *management.Access) (net.Listener, error) {
+	if m.Network == "tcp" {
+		l, err := net.Listen("tcp", m.Addr.String())
+		if err != nil {
+			return nil, fmt.Errorf("management: %w", err)
+		}
+		return l, nil
+	}
+	l, err := listenUnix("management", m.Path)
+	if err != nil {
+		return nil, err
+	}
+	id := func(n *uint32) int {
+		if n == nil {
+			return -1
+		}
+		return int(*n)
+	}
+	if err := os.Chown(m.Path, id(a.UID), id(a.GID)); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("management: %w", err)
+	}
+	return l, nil
+}
+
+// wait waits for the release of management-hold, or for ctx, whose error it returns.
+func (d *desk) wait(ctx context.Context) error {
+	if d.Interface == nil {
+		return nil
+	}
+	return d.Hold(ctx)
+}
+
+// fail tells management clients why the server cannot go on.
+func (d *desk) fail(err error) {
+	if d.Interface != nil {
+		d.Fatal(err.Error())
+	}
+}
+
+// close ends the connections, once what they were told is out.
+func (d *desk) close() { d.stop() }
+
+// idOf is the number of a name, nil for "".
+func idOf(name string, find func(string) (string, error)) (*uint32, error) {
+	if name == "" {
+		return nil, nil
+	}
+	text, err := find(name)
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	id := uint32(n)
+	return &id, nil
+}
+
+func userID(name string) (string, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return "", err
+	}
+	return u.Uid, nil
+}
+
+func groupID(name string) (string, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return "", err
+	}
+	return g.Gid, nil
+}
