@@ -29,6 +29,8 @@ type Snapshot struct {
 	Pool     PoolStatus        `json:"pool"`
 	Drops    map[string]uint64 `json:"drops"`
 	Panics   uint64            `json:"panics"`
+	// Unread is how many events were dropped because a management client did not read (S098).
+	Unread uint64 `json:"management_events_dropped,omitempty"`
 }
 
 // PoolStatus is how full the address pool is.
@@ -63,6 +65,9 @@ func (s *Server) Snapshot() Snapshot {
 	snap := Snapshot{Time: time.Now(), Started: s.started, Device: s.parts.Device.Name(), Drops: s.drops.snapshot(),
 		Panics: tlsctl.Panics() + s.panics.Load(), Clients: []ClientStatus{}}
 	snap.Pool.Leased, snap.Pool.Size = s.pool.usage()
+	if m := s.parts.Management; m != nil {
+		snap.Unread = m.Dropped()
+	}
 	for _, c := range s.table.all(nil) {
 		if c.gone.Load() {
 			continue // it only waits for its last words to arrive

@@ -138,9 +138,12 @@ func TestE2EManage(t *testing.T) {
 	one.until(">CLIENT:ENV,END\r\n")
 	one.wants("client-kill 0", "ERROR: client-kill command failed")
 
-	// A script in one breath, without reading before it is through, as installers' revocation does.
+	// A script's one command, with the end of its input right behind it, as installers' revocation has it.
 	breath := f.tool("m.sock")
-	if got := breath.ask("kill alice\nquit", "killed\r\n"); got != toolGreeting+"SUCCESS: common name 'alice' found, 1 client(s) killed\r\n" {
+	_, err = fmt.Fprint(breath.conn, "kill alice\n")
+	f.must(err)
+	f.must(breath.conn.(*net.UnixConn).CloseWrite())
+	if got := breath.until("killed\r\n"); got != toolGreeting+"SUCCESS: common name 'alice' found, 1 client(s) killed\r\n" {
 		t.Errorf("kill: %q", got)
 	}
 	f.must(srv.Expect("killed by a management client", 1, 10*time.Second))
