@@ -163,9 +163,9 @@ func TestE2ELDAPFrozen(t *testing.T) {
 	d.Freeze()
 	const crowd = 20
 	login := f.credentials("alice-login", "alice", "alice-secret")
+	conf := f.clientConf("alice", login, "ifconfig-noexec", "route-noexec")
 	for i := range crowd {
-		conf := strings.Replace(f.clientConf("alice", login, "ifconfig-noexec", "route-noexec"), ".ovpn", "", 1)
-		_, err := f.Host("crowd").Start(fmt.Sprintf("crowd%02d.log", i), "openvpn", "--config", conf+".ovpn", "--dev", "null")
+		_, err := f.Host("crowd").Start(fmt.Sprintf("crowd%02d.log", i), "openvpn", "--config", conf, "--dev", "null")
 		f.must(err)
 	}
 	f.must(srv.Expect("asking for a login", crowd+1, 30*time.Second)) // bob's was the first
