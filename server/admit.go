@@ -244,17 +244,17 @@ func safeName(s string) bool {
 }
 
 // join makes c a member at its first key. Who was at its address, or has its name, ends now.
-func (c *client) join(k tlsctl.KeyMaterial, live *live) error {
+func (c *client) join(key *datachan.Key, cipher string, live *live) error {
 	c.mu.Lock()
 	g := c.grant
-	c.cipher = k.Cipher
+	c.cipher = cipher
 	c.mu.Unlock()
 	if g == nil {
 		return errors.New("a key before the login was decided")
 	}
 	p := c.path.Load()
 	m := &member{name: g.name, peer: g.peer, addr4: g.addr4, addr6: g.addr6, routed: len(g.iroutes) > 0}
-	m.mss4, m.mss6 = mss(live.cfg.MSSFix, p.addr.Addr().Is6(), c.stream, k.V2, k.Cipher)
+	m.mss4, m.mss6 = mss(live.cfg.MSSFix, p.addr.Addr().Is6(), c.stream, key)
 	if st, ok := p.sock.(*link.Stream); ok {
 		st.SetLimit(frameLimitAfter)
 	}

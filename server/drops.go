@@ -6,25 +6,26 @@ import "sync/atomic"
 type drop int
 
 const (
-	dropMalformed drop = iota // not an OpenVPN packet
-	dropNoClient              // data for a peer id or address that nobody has
-	dropNoKey                 // key id without a live key
-	dropAuth                  // failed to decrypt
-	dropReplay                // seen before, or too old
-	dropInner                 // not a well-formed IP packet inside
-	dropSource                // inner source is not the client's (S082)
-	dropNoRoute               // nobody has the destination
-	dropKeySpent              // packet ids used up (S073)
-	dropGateBusy              // a stranger's packet, and the queue was full
-	dropStranger              // a stranger's packet that the gate did not answer
-	dropNotUp                 // client not established yet
-	dropLinkLocal             // fe80:: chatter, normal
-	dropOversize              // longer than an arena
+	dropMalformed  drop = iota // not an OpenVPN packet, or encrypted as no client of the format does
+	dropNoClient               // data for a peer id or address that nobody has
+	dropNoKey                  // key id without a live key
+	dropAuth                   // failed to decrypt
+	dropReplay                 // seen before, or too old
+	dropInner                  // not a well-formed IP packet inside
+	dropSource                 // inner source is not the client's (S082)
+	dropNoRoute                // nobody has the destination
+	dropKeySpent               // packet ids used up (S073)
+	dropGateBusy               // a stranger's packet, and the queue was full
+	dropStranger               // a stranger's packet that the gate did not answer
+	dropNotUp                  // client not established yet
+	dropLinkLocal              // fe80:: chatter, normal
+	dropOversize               // longer than an arena
+	dropCompressed             // not framed as agreed (S079)
 	dropKinds
 )
 
 var dropNames = [dropKinds]string{"malformed", "no-client", "no-key", "auth", "replay", "inner", "source", "no-route",
-	"key-spent", "gate-busy", "stranger", "not-up", "link-local", "oversize"}
+	"key-spent", "gate-busy", "stranger", "not-up", "link-local", "oversize", "compressed"}
 
 func (d drop) String() string { return dropNames[d] }
 

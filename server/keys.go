@@ -34,7 +34,7 @@ var errEnded = errors.New("the session has ended")
 // here on, and an older session of the same name ends (S050: only now, when the newcomer is authorised).
 func (c *client) Install(k tlsctl.KeyMaterial) error {
 	live := c.srv.live.Load()
-	key, err := datachan.NewKey(datachan.KeyID(k.ID), k.Cipher, datachan.PeerID(k.PeerID), k.V2, k.ToClient, k.FromClient, live.replayWindow())
+	key, err := format(k, live.replayWindow()).NewKey(k.ToClient, k.FromClient)
 	if err != nil {
 		return fmt.Errorf("data key %d: %w", k.ID, err)
 	}
@@ -46,10 +46,21 @@ func (c *client) Install(k tlsctl.KeyMaterial) error {
 		return errEnded
 	}
 	if c.member.Load() == nil {
-		return c.join(k, live)
+		return c.join(key, k.Cipher, live)
 	}
 	return nil
 }
+
+// format is how packets under a key look.
+func format(k tlsctl.KeyMaterial, window int) datachan.Config {
+	return datachan.Config{
+		ID: datachan.KeyID(k.ID), Peer: datachan.PeerID(k.PeerID), V2: k.V2,
+		Cipher: k.Cipher, Digest: k.Digest, Epoch: k.Epoch, Framing: framings[k.Framing], Window: window,
+	}
+}
+
+// framings are tlsctl's in the data channel's words.
+var framings = [...]datachan.Framing{tlsctl.NoFraming: datachan.NoFraming, tlsctl.FramingStub: datachan.Stub, tlsctl.FramingV2: datachan.StubV2}
 
 // keySwitch is when a renegotiated key is sent with, at the latest, after its negotiation began: the client does the
 // same (control channel 12.3).

@@ -159,6 +159,13 @@ type run struct {
 	left    bool // one of them said that the client leaves
 }
 
+// heard counts a packet that was the client's.
+func (r *run) heard(size int, id uint64) {
+	r.bytes += size
+	r.packets++
+	r.newest = r.newest || id == r.key.Highest()
+}
+
 // train handles one train: one outside address, packets of one size.
 func (u *uplink) train(t *link.Train, now int64) error {
 	srv := u.lane.srv
@@ -190,6 +197,13 @@ func (u *uplink) train(t *link.Train, now int64) error {
 				srv.drops.add(dropReplay)
 			case datachan.ErrShort:
 				srv.drops.add(dropMalformed)
+			case datachan.ErrMalformed: // the client's own doing, and no sign that bytes were lost
+				srv.drops.add(dropMalformed)
+				continue
+			case datachan.ErrCompressed: // the packet was good, and its client was heard
+				srv.drops.add(dropCompressed)
+				r.heard(len(pkt), id)
+				continue
 			default:
 				srv.drops.add(dropAuth)
 			}
@@ -198,9 +212,7 @@ func (u *uplink) train(t *link.Train, now int64) error {
 			}
 			continue
 		}
-		r.bytes += len(pkt)
-		r.packets++
-		r.newest = r.newest || id == r.key.Highest()
+		r.heard(len(pkt), id)
 		u.payload(r, payload)
 	}
 	u.finish(t, now)

@@ -125,6 +125,9 @@ func (s *sender) add(c *client, p *tun.Packet) {
 			tun.ClampMSS(seg, m.mss4, m.mss6, false) // a SYN is never a superpacket
 		}
 		size := s.seal(c, pt, key, seg, first+uint64(i))
+		if size == 0 {
+			continue
+		}
 		bytes += size
 		inside += len(seg)
 		packets++
@@ -146,10 +149,12 @@ func (s *sender) addPayload(c *client, payload []byte) {
 		s.srv.drops.add(dropKeySpent)
 		return
 	}
-	s.sent(c, key, 1, s.seal(c, c.path.Load(), key, payload, id), len(payload))
+	if size := s.seal(c, c.path.Load(), key, payload, id); size > 0 {
+		s.sent(c, key, 1, size, len(payload))
+	}
 }
 
-// seal puts one packet behind what is in the arena and returns its size.
+// seal puts one packet behind what is in the arena and returns its size, 0 when it died.
 func (s *sender) seal(c *client, pt *path, key *datachan.Key, payload []byte, id uint64) int {
 	need := key.HeadLen() + len(payload) + key.TailLen()
 	if need > len(s.arena)-s.used {
@@ -162,6 +167,10 @@ func (s *sender) seal(c *client, pt *path, key *datachan.Key, payload []byte, id
 	}
 	start := s.used
 	n := key.Seal(s.arena[start:], payload, id, &s.scratch)
+	if n == 0 {
+		s.srv.drops.add(dropKeySpent) // the epochs came to their end meanwhile
+		return 0
+	}
 	s.used += n
 	if s.grows && s.last == c && s.lastKey == key {
 		t := &s.trains[len(s.trains)-1]

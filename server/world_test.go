@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -484,7 +485,7 @@ func (p *peer) key(id tlsctl.KeyID) *datachan.Key {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.keys[id] == nil || p.made[id] != k.ToServer {
-		key, err := datachan.NewKey(datachan.KeyID(id), p.option("cipher"), p.peerID(), !p.v1, k.ToServer[:], k.ToClient[:], 0)
+		key, err := p.format(id).NewKey(k.ToServer[:], k.ToClient[:])
 		if err != nil {
 			p.w.t.Errorf("%s: %v", p.name, err)
 			return nil
@@ -492,6 +493,25 @@ func (p *peer) key(id tlsctl.KeyID) *datachan.Key {
 		p.keys[id], p.made[id] = key, k.ToServer
 	}
 	return p.keys[id]
+}
+
+// format is what a client makes of the options it was pushed.
+func (p *peer) format(id tlsctl.KeyID) datachan.Config {
+	c := datachan.Config{ID: datachan.KeyID(id), Peer: p.peerID(), V2: !p.v1, Cipher: p.option("cipher"), Digest: p.w.cfg.Auth}
+	if c.Cipher == "" {
+		c.Cipher = p.w.cfg.CipherFallback
+	}
+	for _, o := range p.ctl.Options() {
+		switch w := strings.Fields(o); {
+		case w[0] == "protocol-flags":
+			c.Epoch = slices.Contains(w, "aead-epoch")
+		case o == "comp-lzo no":
+			c.Framing = datachan.Stub
+		case o == "compress stub-v2":
+			c.Framing = datachan.StubV2
+		}
+	}
+	return c
 }
 
 // option is the first word behind a pushed option's name.

@@ -132,7 +132,8 @@ var broken = []struct {
 	{"reneg-sec 10 20", 1, "reneg-sec", "must not be above the first"},
 	{"pkcs12 server.p12", 1, "pkcs12", "split it with openssl pkcs12"},
 	// Data channel.
-	{"data-ciphers AES-256-CBC:BF-CBC", 1, "data-ciphers", "add one of AES-256-GCM"},
+	{"auth MD5\ndata-ciphers AES-256-GCM:AES-256-CBC", 1, "auth", "write `auth SHA256`"},
+	{"data-ciphers CAMELLIA-256-CBC:BF-CBC", 1, "data-ciphers", "add one of AES-256-GCM"},
 	{"data-ciphers AES-256-GCM:ROT13", 1, "data-ciphers", "there is no such cipher"},
 	{"data-ciphers " + strings.Repeat("AES-256-GCM:", 11), 1, "data-ciphers", "leave some out"},
 	{"data-ciphers-fallback ROT13", 1, "data-ciphers-fallback", "or remove the line"},

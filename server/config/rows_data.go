@@ -8,12 +8,12 @@ import (
 )
 
 var dataRows = []row{
-	use("data-ciphers", "LIST", "Data ciphers in order of preference: AES-256-GCM, AES-192-GCM, AES-128-GCM, CHACHA20-POLY1305. `DEFAULT` stands for AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305, which is the default; `?NAME` is optional. Others are left out.", setDataCiphers),
+	use("data-ciphers", "LIST", "Data ciphers in order of preference: AES-256-GCM, AES-192-GCM, AES-128-GCM, CHACHA20-POLY1305, and for old clients AES-256-CBC, AES-192-CBC, AES-128-CBC with the digest of `auth`. `DEFAULT` stands for AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305, which is the default; `?NAME` is optional. Others are left out.", setDataCiphers),
 	use("ncp-ciphers", "LIST", "The old name of `data-ciphers`.", setDataCiphers).as("data-ciphers"),
-	use("data-ciphers-fallback", "NAME", "The cipher for clients that cannot negotiate one; default none, and they are turned away.", setFallback),
+	use("data-ciphers-fallback", "NAME", "The cipher for clients that do not say which they have, as those with `ncp-disable`; default none, and they are turned away.", setFallback),
 	use("cipher", "NAME", "Only a hint, as in OpenVPN 2.6: what is used comes from `data-ciphers`.", setCipher),
 	refuse("ncp-disable", "removed from OpenVPN 2.6: remove the line; `data-ciphers-fallback` serves clients that cannot negotiate"),
-	use("auth", "DIGEST", "The digest of `tls-auth`: SHA1 (default), SHA224, SHA256, SHA384, SHA512 or MD5. Data packets have their own.", setAuth),
+	use("auth", "DIGEST", "The digest of `tls-auth`: SHA1 (default), SHA224, SHA256, SHA384, SHA512 or MD5. It is also that of CBC data ciphers, with which MD5 is refused; the others need none.", setAuth),
 	use("keysize", "BITS", "Ignored where the cipher has that size anyway.", checkKeysize),
 	use("compat-mode", "VERSION", "Serve old clients: below 2.5.0 the `cipher` is added to `data-ciphers`.", setCompat),
 	use("replay-window", "PACKETS [SECONDS]", "How far behind the newest a packet may be; default 2048. SECONDS is not looked at.", setReplayWindow),
@@ -21,9 +21,9 @@ var dataRows = []row{
 	refuse("no-replay", "removed from OpenVPN 2.7: remove the line, packets are always protected against replay"),
 	refuse("no-iv", "removed from OpenVPN 2.5: remove the line"),
 	accept("mute-replay-warnings", "", "replayed packets are counted, never logged"),
-	use("comp-lzo", "[no]", "Only `no`, which is how it is: nothing is compressed.", setCompLZO),
+	use("comp-lzo", "[no]", "Only `no`: nothing is compressed. A client with that line is told how to frame its packets.", setCompLZO),
 	accept("comp-noadapt", "", "nothing is compressed"),
-	use("compress", "[migrate]", "Only `migrate`: nothing is compressed.", setCompress),
+	use("compress", "[migrate]", "Only `migrate`, which is how it is: nothing is compressed, and clients that are set up for it are told to frame their packets without.", setCompress),
 	use("allow-compression", "no|stub-only", "Only `no`, which is how it is: nothing is compressed.", setAllowCompression),
 	refuse("secret", "static keys are not supported, they are broken by design: use `ca`, `cert` and `key`"),
 	refuse("allow-deprecated-insecure-static-crypto", "static keys are not supported: remove the line"),
@@ -31,7 +31,7 @@ var dataRows = []row{
 }
 
 // dataCiphers are the ciphers that can be used.
-var dataCiphers = []string{"AES-256-GCM", "AES-192-GCM", "AES-128-GCM", "CHACHA20-POLY1305"}
+var dataCiphers = []string{"AES-256-GCM", "AES-192-GCM", "AES-128-GCM", "CHACHA20-POLY1305", "AES-256-CBC", "AES-192-CBC", "AES-128-CBC"}
 
 const defaultDataCiphers = "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305"
 
@@ -197,7 +197,7 @@ func setReplayWindow(d *draft, l *directive) error {
 	return nil
 }
 
-const noHeader = "nothing is compressed and no compression header is used: take comp-lzo and compress out of profiles as well"
+const noHeader = "nothing is compressed, and only clients that are set up for it use a header: take comp-lzo and compress out of profiles as well"
 
 func setCompLZO(d *draft, l *directive) error {
 	if l.arg(0) != "no" {

@@ -3,6 +3,8 @@ package config
 import (
 	"crypto/tls"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
 // serverOnly are the directives that make no sense without a server.
@@ -41,6 +43,9 @@ func (d *draft) checkRules() {
 	}
 	if c.ExitNotify > 0 && !d.overUDP() {
 		d.ignore(d.last["explicit-exit-notify"], "over TCP the closed connection tells clients that the server stops")
+	}
+	if cbc := slices.ContainsFunc(append([]string{c.CipherFallback}, c.DataCiphers...), func(name string) bool { return strings.HasSuffix(name, "-CBC") }); cbc && c.Auth == "MD5" {
+		d.refuse(d.last["auth"], "MD5 is too weak for the data packets of CBC ciphers: write `auth SHA256` here and in profiles, or take the CBC ciphers out of data-ciphers")
 	}
 	if c.ReplayWindow < 64 && d.has("replay-window") {
 		d.notice(d.last["replay-window"], "a window that small drops packets that were merely overtaken; the default is 2048")
