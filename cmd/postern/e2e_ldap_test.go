@@ -177,8 +177,8 @@ func TestE2ELDAPFrozen(t *testing.T) {
 	}
 	was, is := percentile(before.RTTs, 99), percentile(during.RTTs, 99)
 	t.Logf("p99 %v before, %v with %d logins pending", was, is, crowd)
-	// Below 2 ms both are noise of this machine: a lane that waited would show seconds.
-	if is > max(2*was, 2*time.Millisecond) {
+	// Below 20 ms both are noise of a busy machine: a lane that waited for the directory would show seconds.
+	if is > max(2*was, 20*time.Millisecond) {
 		t.Errorf("p99 %v with logins pending, %v before", is, was)
 	}
 	if out := grep(srv.Output(), "login ended"); out != "" {
