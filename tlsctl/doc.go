@@ -1,5 +1,6 @@
-// Package tlsctl is the OpenVPN control channel, server side: TLS over OpenVPN's own reliability layer, with the
-// wraps around it and the key exchange inside. It knows no socket, no policy and no TUN device.
+// Package tlsctl is the OpenVPN control channel: TLS over OpenVPN's own reliability layer, with the wraps around it and
+// the key exchange inside. It knows no socket, no policy and no TUN device. It is the server's side; a Client on the same
+// layers is there for whoever measures a server (client.go).
 //
 // The layers, from the wire up:
 //

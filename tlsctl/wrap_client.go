@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A ClientWrap is the client's end of a session's wrap. The server has no use for it; whoever plays a client against
-// it does. Not safe for concurrent use.
+// A ClientWrap is the client's end of a session's wrap. The server has no use for it; a Client and whoever else plays
+// one does. Not safe for concurrent use.
 type ClientWrap struct {
 	wrap wrapper
 	wkc  []byte
