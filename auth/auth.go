@@ -24,7 +24,7 @@ type Request struct {
 // An Identity is who a login turned out to be.
 type Identity struct {
 	Name   string   // canonical user name
-	Groups []string // group DNs or names that were found, for policy
+	Groups []string // of all groups, with those that they are in: DNs in the form of NormalDN, sorted
 	By     string   // the back end that said yes: "ldap", "file"
 }
 

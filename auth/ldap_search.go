@@ -2,6 +2,7 @@ package auth
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/go-ldap/ldap/v3"
@@ -47,18 +48,11 @@ func (c *directoryConn) groupsOf(entry *ldap.Entry, required []group) ([]string,
 	if len(groups) > maxGroups {
 		return nil, &oddAnswer{fmt.Errorf("user is in %d groups, at most %d are read", len(groups), maxGroups)}
 	}
+	groups = normalGroups(groups)
 	if len(required) == 0 {
 		return groups, nil
 	}
-	in := false
-	for _, text := range groups {
-		// A value that is no DN is no required group; some directories keep such.
-		if dn, err := parseDN(text); err == nil {
-			for _, g := range required {
-				in = in || g.dn.EqualFold(dn)
-			}
-		}
-	}
+	in := slices.ContainsFunc(required, func(g group) bool { return slices.Contains(groups, normalDN(g.dn)) })
 	for _, g := range required {
 		if in {
 			break
@@ -68,7 +62,7 @@ func (c *directoryConn) groupsOf(entry *ldap.Entry, required []group) ([]string,
 			return nil, err
 		}
 		if in {
-			groups = append(groups, g.text)
+			groups = normalGroups(append(groups, g.text))
 		}
 	}
 	if !in {

@@ -38,10 +38,12 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 		return nil, err
 	}
 	user := ""
+	var who *auth.Identity
 	if live.auth != nil {
-		if user, err = c.login(ctx, live.auth, h, name); err != nil {
+		if who, err = c.login(ctx, live.auth, h, name); err != nil {
 			return nil, err
 		}
+		user = who.Name
 		if live.cfg.UsernameAsCN || name == "" {
 			name = user
 		}
@@ -54,13 +56,16 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 		if known == nil || known.name != name || known.user != user {
 			return nil, &tlsctl.Denial{Public: "identity changed", Err: errors.New("another identity at renegotiation")}
 		}
+		if who != nil {
+			c.reidentify(who)
+		}
 		return &tlsctl.Grant{PeerID: uint32(known.peer)}, nil
 	}
 	settings, err := c.settings(live, name)
 	if err != nil {
 		return nil, err
 	}
-	g := &granted{name: name, user: user, peer: datachan.NoPeer, iroutes: settings.IRoutes, peerInfo: h.Peer}
+	g := &granted{name: name, user: user, who: who, peer: datachan.NoPeer, iroutes: settings.IRoutes, peerInfo: h.Peer}
 	for i, cert := range h.Chain {
 		g.chain = append(g.chain, certRef{sha256.Sum256(cert.Raw), cert})
 		if i == 0 {
@@ -100,8 +105,8 @@ func certificateName(live *live, h *tlsctl.Hello) (string, error) {
 	return cn, nil
 }
 
-// login asks the authenticator, for at most loginTimeout, and returns the user's canonical name.
-func (c *client) login(ctx context.Context, a auth.Authenticator, h *tlsctl.Hello, certCN string) (string, error) {
+// login asks the authenticator, for at most loginTimeout, and returns who it is.
+func (c *client) login(ctx context.Context, a auth.Authenticator, h *tlsctl.Hello, certCN string) (*auth.Identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
 	c.log.Debug().Str("user", h.Username).Msg("asking for a login")
@@ -109,16 +114,16 @@ func (c *client) login(ctx context.Context, a auth.Authenticator, h *tlsctl.Hell
 	denied := (*auth.Denied)(nil)
 	switch {
 	case errors.As(err, &denied):
-		return "", &tlsctl.Denial{Public: denied.Public, Err: fmt.Errorf("login %q: %w", h.Username, err)}
+		return nil, &tlsctl.Denial{Public: denied.Public, Err: fmt.Errorf("login %q: %w", h.Username, err)}
 	case err == nil && (id == nil || id.Name == ""):
 		err = errors.New("the back end said yes without a name")
 	case err == nil:
 		err = ctx.Err() // a yes that comes too late is none (S040)
 	}
 	if err != nil {
-		return "", &tlsctl.Denial{Public: "the login service cannot be reached, try again later", Temporary: true, Err: fmt.Errorf("login %q: %w", h.Username, err)}
+		return nil, &tlsctl.Denial{Public: "the login service cannot be reached, try again later", Temporary: true, Err: fmt.Errorf("login %q: %w", h.Username, err)}
 	}
-	return id.Name, nil
+	return id, nil
 }
 
 // settings reads the client's file, if the configuration has a directory of them.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"postern/auth"
 	"postern/server/datachan"
 	"postern/server/link"
 	"postern/server/management"
@@ -83,8 +84,9 @@ type traffic struct {
 type granted struct {
 	name     string // certificate CN, or the user name with username-as-common-name
 	user     string
-	notAfter time.Time // of the certificate; zero without
-	chain    []certRef // for revocation while connected
+	who      *auth.Identity // who the login was; nil without one. reidentify replaces it
+	notAfter time.Time      // of the certificate; zero without
+	chain    []certRef      // for revocation while connected
 	leases   []*lease
 	addr4    netip.Addr
 	addr6    netip.Addr

@@ -68,6 +68,7 @@ type Server struct {
 	streams        streams
 	alarms         alarms
 	warned         certWarned // the keeper's
+	watched        watched
 
 	clientIDs  atomic.Uint64 // the next client's
 	past       past
@@ -185,6 +186,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.wg.Go(func() { report("accept", s.accept(living, listener)) })
 	}
 	s.wg.Go(func() { s.keep(living) })
+	s.wg.Go(func() { s.watch(living) })
 	if s.parts.Control != nil {
 		s.wg.Go(func() { s.serveStatus(living, s.parts.Control) })
 	}

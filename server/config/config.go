@@ -92,7 +92,10 @@ type Config struct {
 
 	Management Management
 
-	LDAP  *LDAP
+	LDAP *LDAP
+	// LDAPRefresh is how often the directory is asked about those who are connected; 0: never.
+	LDAPRefresh time.Duration
+
 	Users string // auth-users-file
 	// LoginMustMatchCert: login = certificate CN. Default yes.
 	LoginMustMatchCert bool

@@ -1,0 +1,67 @@
+package auth
+
+import (
+	"encoding/hex"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-ldap/ldap/v3"
+)
+
+// NormalDN returns the one form of a distinguished name by which names are compared, as a whole (security S059): types
+// and values in lower case, spaces around values left out, escapes written one way, the parts of a multi-valued RDN
+// sorted. ou and 2.5.4.11 stay two types, as they are for the directory that has sent them.
+func NormalDN(s string) (string, error) {
+	dn, err := parseDN(s)
+	if err != nil {
+		return "", err
+	}
+	return normalDN(dn), nil
+}
+
+func normalDN(dn *ldap.DN) string {
+	rdns := make([]string, len(dn.RDNs))
+	for i, rdn := range dn.RDNs {
+		parts := make([]string, len(rdn.Attributes))
+		for j, a := range rdn.Attributes {
+			parts[j] = strings.ToLower(strings.TrimSpace(a.Type)) + "=" + escapeValue(a.Value)
+		}
+		slices.Sort(parts)
+		rdns[i] = strings.Join(parts, "+")
+	}
+	return strings.Join(rdns, ",")
+}
+
+// escapeValue writes a value in lower case, as RFC 4514 wants it in a DN. What is no text stays what it is, in hex.
+func escapeValue(v string) string {
+	if !utf8.ValidString(v) {
+		return "#" + hex.EncodeToString([]byte(v))
+	}
+	v = strings.ToLower(v)
+	var b strings.Builder
+	for i := range len(v) {
+		switch c := v[i]; {
+		case strings.IndexByte(`"+,;<>\=`, c) >= 0, c == '#' && i == 0, c == ' ' && (i == 0 || i == len(v)-1):
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		case c < 0x20 || c == 0x7f:
+			b.WriteString(`\` + hex.EncodeToString([]byte{c}))
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// normalGroups returns DNs in their normal form, sorted, none twice. What is no DN is no group.
+func normalGroups(names []string) []string {
+	var list []string
+	for _, name := range names {
+		if dn, err := NormalDN(name); err == nil {
+			list = append(list, dn)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}

@@ -1,0 +1,163 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"postern/auth"
+)
+
+const (
+	// watchTime is how long the whole of one look at those who are connected may take.
+	watchTime = 2 * time.Minute
+	// No more than this part of all sessions, in percent, loses anything at once before a human has looked. A few are
+	// never too many.
+	watchPart = 20
+	watchFew  = 4
+)
+
+// watched is what tells of users while they are connected.
+type watched struct {
+	mu      sync.Mutex
+	watcher auth.Watcher // guarded by mu; nil: nobody
+	paused  *live        // guarded by mu: the configuration under which too many were affected at once; nil mostly
+}
+
+// Watch names what is asked, as often as the configuration says, about the users who are connected; nil: nothing. Any
+// goroutine, also while the server runs.
+func (s *Server) Watch(w auth.Watcher) {
+	s.watched.mu.Lock()
+	defer s.watched.mu.Unlock()
+	s.watched.watcher = w
+}
+
+// watch looks at those who are connected until ctx is done.
+func (s *Server) watch(ctx context.Context) {
+	last := time.Now()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		every := s.live.Load().cfg.LDAPRefresh
+		if every <= 0 || time.Since(last) < every {
+			continue
+		}
+		s.look(ctx)
+		last = time.Now()
+	}
+}
+
+// look asks the watcher once, and does what follows. That nobody can be asked ends no session (S062).
+func (s *Server) look(ctx context.Context) {
+	s.watched.mu.Lock()
+	w := s.watched.watcher
+	s.watched.mu.Unlock()
+	if w == nil {
+		return
+	}
+	sessions := make(map[string][]*client)
+	var connected []*auth.Identity
+	total := 0
+	for _, c := range s.table.all(nil) {
+		g := c.decided()
+		if g == nil || g.who == nil || !c.isIn() {
+			continue
+		}
+		if sessions[g.who.Name] == nil {
+			connected = append(connected, g.who)
+		}
+		sessions[g.who.Name] = append(sessions[g.who.Name], c)
+		total++
+	}
+	if total == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, watchTime)
+	defer cancel()
+	changes, err := w.Changes(ctx, connected)
+	if err != nil {
+		s.alarmOnce("directory", fmt.Errorf("those who are connected cannot be checked, and stay connected: %w", err))
+		return
+	}
+	losing := 0
+	for _, change := range changes {
+		list := sessions[change.Name]
+		if len(list) > 0 && loses(list[0].decided().who, change.Now) {
+			losing += len(list)
+		}
+	}
+	if !s.bearable(losing, total) {
+		return
+	}
+	for _, change := range changes {
+		for _, c := range sessions[change.Name] {
+			if change.Now != nil {
+				c.reidentify(change.Now)
+				continue
+			}
+			s.deny(c, auth.PublicRefusal, fmt.Errorf("%q may not be connected any more: %s", change.Name, change.Reason))
+		}
+	}
+}
+
+// loses reports whether a user is to lose anything: the session, or a group.
+func loses(was, is *auth.Identity) bool {
+	if is == nil {
+		return true
+	}
+	return slices.ContainsFunc(was.Groups, func(g string) bool { return !slices.Contains(is.Groups, g) })
+}
+
+// bearable reports whether what a look has found may be done. When it strikes very many at once, then that is more
+// likely somebody's mistake in the directory than what it is meant to be: nothing is done until it strikes fewer, or
+// until an administrator has reloaded the server.
+func (s *Server) bearable(losing, total int) bool {
+	now := s.live.Load()
+	w := &s.watched
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if losing <= watchFew || losing*100 <= total*watchPart {
+		w.paused = nil
+		return true
+	}
+	if w.paused != nil && w.paused != now {
+		w.paused = nil
+		return true
+	}
+	w.paused = now
+	s.alarmOnce("directory", fmt.Errorf("%d of %d sessions would lose their groups or end at once: nothing is done: %w", losing, total, errTooMany))
+	return false
+}
+
+var errTooMany = errors.New("if that is what you want, reload the server (SIGHUP)")
+
+// reidentify takes over what is known of the user now. It is called at each renegotiation, and when the watcher has
+// found anything changed.
+func (c *client) reidentify(now *auth.Identity) {
+	c.mu.Lock()
+	if c.grant == nil || c.grant.who == nil {
+		c.mu.Unlock()
+		return
+	}
+	was := c.grant.who
+	g := *c.grant
+	g.who = now
+	c.grant = &g
+	c.mu.Unlock()
+	if slices.Equal(was.Groups, now.Groups) {
+		return
+	}
+	c.log.Info().Str("client", g.name).Strs("groups", now.Groups).Msg("groups changed")
+	c.srv.reevaluate(c)
+}
+
+// reevaluate has policy judge an established client anew: its groups are others than they were. Any goroutine.
+func (s *Server) reevaluate(*client) {}
