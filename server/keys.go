@@ -16,8 +16,9 @@ const oldKeyLife = 59 * time.Second
 // keyTimes is what is to become of a client's keys, and when.
 type keyTimes struct {
 	started time.Time     // when the negotiation of the sending key began
+	offered *datachan.Key // opens packets, but the client is not known to have it yet; mostly nil
 	waiting *datachan.Key // the next to send with: when the client has sent under it, at useAt at the latest; mostly nil
-	began   time.Time     // when the negotiation of waiting began
+	began   time.Time     // when the negotiation of offered or waiting began
 	useAt   time.Time
 	retire  time.Time // when keys but the sending one and waiting die; zero: there are none
 }
@@ -38,7 +39,7 @@ func (c *client) Install(k tlsctl.KeyMaterial) error {
 	if err != nil {
 		return fmt.Errorf("data key %d: %w", k.ID, err)
 	}
-	if err := c.takeKey(key, k.Started, live.keySwitch(), time.Now()); err != nil {
+	if err := c.takeKey(key, k.Started, time.Now()); err != nil {
 		return fmt.Errorf("data key %d: %w", k.ID, err)
 	}
 	if c.gone.Load() { // ended meanwhile: whoever ended it may have cleared the ring before this key was in it
@@ -72,12 +73,9 @@ func (l *live) keySwitch() time.Duration {
 	return d
 }
 
-// takeKey takes a key that was negotiated since started, and decides when to send with it. It opens packets at once.
-//
-// The client has it too: it has acknowledged our half of the exchange. But it goes on sending with its old key for a
-// while, and so do we, until it has shown that it uses the new one, or until window is over. A stock client does not
-// wait when its old key is itself younger than that, for then it has none that is older; nor do we.
-func (c *client) takeKey(key *datachan.Key, started time.Time, window time.Duration, now time.Time) error {
+// takeKey takes a key that was negotiated since started. It opens packets at once. The first one is sent with, too: its
+// client has acknowledged our half of the exchange.
+func (c *client) takeKey(key *datachan.Key, started time.Time, now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := &c.keys
@@ -90,19 +88,52 @@ func (c *client) takeKey(key *datachan.Key, started time.Time, window time.Durat
 			c.ring.Retire(id)
 		}
 	}
-	t.retire = time.Time{}
+	t.retire, t.offered = time.Time{}, nil
 	if err := c.ring.Install(key); err != nil {
 		return err
 	}
-	if sending != nil {
-		c.unheard.Store(key)
-	}
-	if useAt := started.Add(window); sending != nil && now.Before(useAt) && !now.Before(t.started.Add(window)) {
-		t.waiting, t.began, t.useAt = key, started, useAt
+	if sending == nil {
+		c.sendWith(key, started, now)
 		return nil
 	}
-	c.sendWith(key, started, now)
+	c.unheard.Store(key)
+	t.offered, t.began = key, started
 	return nil
+}
+
+// Confirm implements tlsctl.Owner: the client has the key, and it is decided when to send with it.
+//
+// The client goes on sending with its old key for a while, and so do we, until it has shown that it uses the new one,
+// or until a window is over. A stock client does not wait when its old key is itself younger than that, for then it has
+// none that is older; nor do we.
+func (c *client) Confirm(id tlsctl.KeyID) {
+	window, now := c.srv.live.Load().keySwitch(), time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := &c.keys
+	key := t.offered
+	if key == nil || key.ID() != datachan.KeyID(id) {
+		return // the client was faster: it sends with it already
+	}
+	t.offered = nil
+	if useAt := t.began.Add(window); now.Before(useAt) && !now.Before(t.started.Add(window)) {
+		t.waiting, t.useAt = key, useAt
+		return
+	}
+	c.sendWith(key, t.began, now)
+}
+
+// Withdraw implements tlsctl.Owner: the key is not to be, unless the client has used it, which proves that it has it.
+func (c *client) Withdraw(id tlsctl.KeyID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := c.keys.offered
+	if key == nil || key.ID() != datachan.KeyID(id) {
+		return
+	}
+	c.keys.offered = nil
+	c.unheard.CompareAndSwap(key, nil)
+	c.ring.Retire(key.ID())
 }
 
 // sendWith begins to send with a key. The one before opens packets for some time still. The caller holds mu.
@@ -111,7 +142,7 @@ func (c *client) sendWith(key *datachan.Key, started, now time.Time) {
 		c.keys.retire = now.Add(oldKeyLife)
 	}
 	c.ring.Use(key.ID())
-	c.keys.started, c.keys.waiting = started, nil
+	c.keys.started, c.keys.waiting, c.keys.offered = started, nil, nil
 }
 
 // hear notes the client's first packet under its newest key: it has left the one before behind.
@@ -126,7 +157,7 @@ func (c *client) hear(key *datachan.Key) {
 			c.outgrown.Store(old) // there is no more than one
 		}
 	}
-	if c.keys.waiting == key {
+	if c.keys.waiting == key || c.keys.offered == key {
 		c.sendWith(key, c.keys.began, time.Now())
 	}
 }
@@ -141,12 +172,12 @@ func (c *client) turnKeys(live *live, now time.Time) {
 	if !t.retire.IsZero() && !now.Before(t.retire) {
 		t.retire = time.Time{}
 		for id := range datachan.KeyID(8) {
-			if k := c.ring.Receiving(id); k != nil && k != c.ring.Sending() && k != t.waiting {
+			if k := c.ring.Receiving(id); k != nil && k != c.ring.Sending() && k != t.waiting && k != t.offered {
 				c.ring.Retire(id)
 			}
 		}
 	}
-	sending, turning := c.ring.Sending(), t.waiting != nil
+	sending, turning := c.ring.Sending(), t.waiting != nil || t.offered != nil
 	c.mu.Unlock()
 	if sending == nil || turning || !sending.NearEnd() && !live.spent(sending) {
 		return

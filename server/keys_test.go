@@ -1,12 +1,15 @@
 package server
 
 import (
+	"context"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"postern/auth"
 	"postern/server/datachan"
 	"postern/tlsctl"
 )
@@ -185,11 +188,18 @@ func TestKeyIDsGoRound(t *testing.T) {
 }
 
 // A client that behaves as OpenVPN 2.6 does, with traffic both ways and keys that change every 5 s on account of either
-// end, loses nothing.
+// end, loses nothing; nor when each login takes a second.
 func TestNothingLostAtKeyChanges(t *testing.T) {
-	for _, begins := range []string{"client", "server"} {
+	for _, begins := range []string{"client", "server", "client, slow login", "server, slow login"} {
 		t.Run(begins, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
+				begins, slow := strings.CutSuffix(begins, ", slow login")
+				if slow {
+					w.login = loginFunc(func(ctx context.Context, r *auth.Request) (*auth.Identity, error) {
+						time.Sleep(time.Second)
+						return &auth.Identity{Name: "alice"}, nil
+					})
+				}
 				window := time.Minute // the client's: min(hand-window, reneg-sec/2)
 				if begins == "server" {
 					w.cfg.Renegotiate = 5 * time.Second
@@ -197,7 +207,7 @@ func TestNothingLostAtKeyChanges(t *testing.T) {
 					window = 2500 * time.Millisecond
 				}
 				w.start()
-				alice := w.peer("alice", homeAddr).connect()
+				alice := w.peer("alice", homeAddr, withLogin("alice", "secret")).connect()
 				type held struct {
 					id tlsctl.KeyID
 					at time.Time
@@ -314,4 +324,34 @@ func TestInstallAfterEnd(t *testing.T) {
 		}
 		c.session.End(errEnded)
 	})
+}
+
+// A key that the client never shows to have is not sent with, and dies when it is withdrawn; one that the client uses
+// stays, whatever became of its negotiation (S074).
+func TestWithdrawnKey(t *testing.T) {
+	for _, used := range []bool{false, true} {
+		inBubble(t, func(t *testing.T, w *world) {
+			w.start()
+			alice := w.peer("alice", homeAddr).connect()
+			c := w.srv.table.all(nil)[0]
+			time.Sleep(2 * time.Minute)
+			secret := func(b byte) tlsctl.Secret { return slices.Repeat(tlsctl.Secret{b}, 128) }
+			must(t, c.Install(tlsctl.KeyMaterial{ID: 1, Cipher: "AES-256-GCM", ToClient: secret(1), FromClient: secret(2), V2: true, Started: time.Now()}))
+			key := c.ring.Receiving(1)
+			time.Sleep(3 * time.Minute)
+			if got := alice.sentUnder(); got != 0 {
+				t.Errorf("sent under key %d, which the client does not have", got)
+			}
+			if used {
+				c.hear(key)
+			}
+			c.Withdraw(1)
+			if got := c.ring.Receiving(1); (got != nil) != used {
+				t.Errorf("used %v: after it was withdrawn key 1 is %v", used, got)
+			}
+			if got := c.ring.Sending() == key; got != used {
+				t.Errorf("used %v: key 1 sends: %v", used, got)
+			}
+		})
+	}
 }

@@ -90,7 +90,7 @@ func newBench(t testing.TB, members int) *bench {
 		must(t, err)
 		m.client, err = datachan.NewKey(0, "AES-256-GCM", datachan.PeerID(i), true, secret(1), secret(0), 0)
 		must(t, err)
-		must(t, m.c.takeKey(m.server, time.Now(), time.Minute, time.Now()))
+		must(t, m.c.takeKey(m.server, time.Now(), time.Now()))
 		mem := &member{name: fmt.Sprint(i), peer: datachan.PeerID(i), addr4: m.inside, mss4: 1400, mss6: 1380}
 		if _, ok := srv.table.publish(m.c, mem, nil); !ok {
 			t.Fatal("not published")

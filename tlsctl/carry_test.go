@@ -97,7 +97,7 @@ func TestOpcodesInSession(t *testing.T) {
 				}
 			}
 		}
-		if got, want := s.live().Owner.Events(), []string{"admit 0", "install 0", "established"}; !slices.Equal(got, want) {
+		if got, want := s.live().Owner.Events(), []string{"admit 0", "install 0", "confirm 0", "established"}; !slices.Equal(got, want) {
 			t.Errorf("events %q, want %q", got, want)
 		}
 	})

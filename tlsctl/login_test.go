@@ -83,7 +83,7 @@ func TestPushRequest(t *testing.T) {
 			}
 			time.Sleep(30 * time.Second)
 		}
-		if got, want := s.live().Owner.Events(), []string{"admit 0", "install 0", "established"}; !slices.Equal(got, want) {
+		if got, want := s.live().Owner.Events(), []string{"admit 0", "install 0", "confirm 0", "established"}; !slices.Equal(got, want) {
 			t.Errorf("events %q, want %q", got, want)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -22,6 +23,8 @@ type negotiation struct {
 	conn    *conn
 	tls     *tls.Conn
 
+	told sync.Once // our half of the exchange is on its way
+
 	// Of the goroutine in negotiate, and Run's when it has ended. theirs and ours are wiped then.
 	chain  []*x509.Certificate
 	state  tls.ConnectionState
@@ -32,18 +35,19 @@ type negotiation struct {
 	grant  *Grant
 
 	// Run's.
-	rel      *reliable
-	deadline time.Time               // to be decided by
-	question *question               // that the client may answer; nil: none is open
-	cancel   context.CancelCauseFunc // set once the goroutine runs
-	heard    bool                    // the client has sent something under this key id
-	fed      int                     // TLS bytes of the client so far
-	packets  int                     // its packets so far
-	lastByte time.Time
-	messages inbound
-	readable bool // the key exchange is over: Run reads the messages
-	over     bool // negotiate has ended, for better or worse
-	dead     bool // to be forgotten once what is queued was sent
+	installed bool // the owner has the key
+	rel       *reliable
+	deadline  time.Time               // to be decided by
+	question  *question               // that the client may answer; nil: none is open
+	cancel    context.CancelCauseFunc // set once the goroutine runs
+	heard     bool                    // the client has sent something under this key id
+	fed       int                     // TLS bytes of the client so far
+	packets   int                     // its packets so far
+	lastByte  time.Time
+	messages  inbound
+	readable  bool // the key exchange is over: Run reads the messages
+	over      bool // negotiate has ended, for better or worse
+	dead      bool // to be forgotten once what is queued was sent
 }
 
 // A TLSError is a TLS session that failed.
@@ -89,24 +93,66 @@ func (s *Session) negotiate(ctx context.Context, n *negotiation) (err error) {
 		return err
 	}
 	n.asked = time.Now()
-
-	// Ours goes out at once: the client's timer runs, and the decision may take long.
 	n.ours = newExchange(mirrorOptions(n.theirs.options))
-	if _, err := n.tls.Write(n.ours.appendServer(nil)); err != nil {
-		return tlsFailure(err)
-	}
-	n.conn.poll()
-	s.order(func(time.Time) {
-		n.readable = true
-		s.readMessages(n)
-	})
 
+	// The first time ours goes out at once, as the client's timer runs and the decision may take long. Later a client
+	// may send with the new key as soon as it has our half, so that one waits until the key is there.
+	if n.first {
+		if err := s.tell(n); err != nil {
+			return err
+		}
+	}
 	if err := s.decide(ctx, n); err != nil {
+		if denied := new(Denial); !n.first && errors.As(err, &denied) {
+			_ = s.tell(n) // or the client would take the refusal for our half
+		}
 		return err
+	}
+	if !n.first {
+		if err := s.installNow(ctx, n); err != nil {
+			return err
+		}
+		if err := s.tell(n); err != nil {
+			return err
+		}
 	}
 	// An OpenVPN 3 client that finds a second record behind our exchange takes both for one broken message: nothing
 	// more is sent before that is acknowledged.
 	return n.conn.flushed()
+}
+
+// tell sends our half of the exchange, once. From then on the client's messages are read.
+func (s *Session) tell(n *negotiation) (err error) {
+	n.told.Do(func() {
+		if _, err = n.tls.Write(n.ours.appendServer(nil)); err != nil {
+			err = tlsFailure(err)
+			return
+		}
+		n.conn.poll()
+		s.order(func(time.Time) {
+			n.readable = true
+			s.readMessages(n)
+		})
+	})
+	return err
+}
+
+// installNow has Run hand over the key of a negotiation that was decided, and waits for it.
+func (s *Session) installNow(ctx context.Context, n *negotiation) error {
+	result := make(chan error, 1)
+	s.order(func(time.Time) {
+		if s.leaving != nil || s.ended {
+			result <- context.Canceled
+			return
+		}
+		result <- s.install(n)
+	})
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func tlsFailure(err error) error {

@@ -122,6 +122,9 @@ func (s *Session) ask(ctx, during context.Context, n *negotiation, q Question) (
 	if err != nil {
 		return nil, err
 	}
+	if err := s.tell(n); err != nil { // the client takes nothing before it
+		return nil, err
+	}
 	open := &question{wanted: q.wantsAnswer(), result: make(chan answer, 1)}
 	long, since := n.hello.Peer.Can(FeaturePendingTime), n.asked
 	s.order(func(now time.Time) {

@@ -197,7 +197,7 @@ func TestSoftResetOutOfTurn(t *testing.T) {
 		if now, _ := s.down.Count(); now != sent {
 			t.Errorf("the server answered with %d packets", now-sent)
 		}
-		if got, want := owner.Events(), []string{"admit 0", "install 0", "established"}; !slices.Equal(got, want) {
+		if got, want := owner.Events(), []string{"admit 0", "install 0", "confirm 0", "established"}; !slices.Equal(got, want) {
 			t.Errorf("events %q, want %q", got, want)
 		}
 	})
@@ -286,10 +286,70 @@ func TestRenegotiationRefused(t *testing.T) {
 				if took := time.Since(began); took > test.late+5100*time.Millisecond {
 					t.Errorf("the session went on for %v", took)
 				}
-				if got, want := s.live().Owner.Events(), []string{"admit 0", "install 0", "established", "admit 1", "leaving"}; !slices.Equal(got, want) {
+				if got, want := s.live().Owner.Events(), []string{"admit 0", "install 0", "confirm 0", "established", "admit 1", "leaving"}; !slices.Equal(got, want) {
 					t.Errorf("events %q, want %q", got, want)
 				}
 			})
 		})
 	}
+}
+
+// A client may send with a renegotiated key as soon as it has our half of the exchange. So the key is there before,
+// however long the login takes.
+func TestKeyIsThereBeforeTheClientHasIt(t *testing.T) {
+	for _, p := range ctltest.Profiles {
+		t.Run(p.Name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, ctx context.Context) {
+				s := newSetup(t)
+				p.Apply(&s.client)
+				s.admitting(func(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
+					if !h.First {
+						time.Sleep(3 * time.Second)
+					}
+					return &ctltest.DefaultGrant, nil
+				})
+				c := s.dial()
+				defer s.done(c)
+				if err := c.Connect(ctx); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Second)
+				if err := c.Renegotiate(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if got, want := s.live().Owner.Events(), "install 1"; !slices.Contains(got, want) {
+					t.Errorf("the client has the key, the server has not: %q", got)
+				}
+				time.Sleep(time.Second)
+				if got, want := s.live().Owner.Events(), "confirm 1"; !slices.Contains(got, want) {
+					t.Errorf("never confirmed: %q", got)
+				}
+			})
+		})
+	}
+}
+
+// A key whose client never shows that it has it is withdrawn, and never confirmed: it must not be sent with (S074).
+func TestUnconfirmedKeyIsWithdrawn(t *testing.T) {
+	inBubble(t, func(t *testing.T, ctx context.Context) {
+		s := newSetup(t)
+		s.admitting(func(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
+			if !h.First {
+				s.down.Loss = 1 // our half gets lost, however often it is sent
+			}
+			return &ctltest.DefaultGrant, nil
+		})
+		c := s.dial()
+		defer s.done(c)
+		if err := c.Connect(ctx); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		s.live().Renegotiate()
+		time.Sleep(3 * time.Minute)
+		got := s.live().Owner.Events()
+		if !slices.Contains(got, "install 1") || !slices.Contains(got, "withdraw 1") || slices.Contains(got, "confirm 1") {
+			t.Errorf("events %q, want key 1 installed and withdrawn", got)
+		}
+	})
 }

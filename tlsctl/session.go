@@ -484,6 +484,9 @@ func (s *Session) decided(now time.Time, n *negotiation, err error) {
 		// The old key goes on, until its time is over, and we do not try again at once.
 		s.log.Info().Err(err).Uint8("key", uint8(n.key)).Msg("renegotiation failed")
 		n.dead = true
+		if n.installed {
+			s.owner.Withdraw(n.key)
+		}
 		if s.expires.IsZero() {
 			s.expires = n.started.Add(s.timing.Transition)
 		}
@@ -513,9 +516,12 @@ func (s *Session) authorise(now time.Time, n *negotiation) error {
 			return &Denial{Temporary: true, Public: "temporary failure, try again later", Err: err}
 		}
 	}
-	if err := s.install(n); err != nil {
-		return &Denial{Temporary: true, Public: "temporary failure, try again later", Err: fmt.Errorf("install data key: %w", err)}
+	if !n.installed {
+		if err := s.install(n); err != nil {
+			return err
+		}
 	}
+	s.owner.Confirm(n.key)
 	s.log.Debug().Uint8("key", uint8(n.key)).Uint16("tls", n.state.Version).Msg("negotiated")
 	// Beside the new one only the one before goes on being read.
 	s.negotiated = slices.DeleteFunc(s.negotiated, func(o *negotiation) bool { return o.over && o != n && o != s.current })
@@ -561,8 +567,16 @@ func (s *Session) prepare(n *negotiation) error {
 	return nil
 }
 
-// install derives the data key and hands it over.
+// install derives the data key and hands it over. The error is a *Denial.
 func (s *Session) install(n *negotiation) error {
+	if err := s.handOver(n); err != nil {
+		return &Denial{Temporary: true, Public: "temporary failure, try again later", Err: fmt.Errorf("install data key: %w", err)}
+	}
+	n.installed = true
+	return nil
+}
+
+func (s *Session) handOver(n *negotiation) error {
 	var keys keyBlock
 	var err error
 	if s.terms.exporter {

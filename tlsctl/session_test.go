@@ -303,7 +303,7 @@ func testConnect(t *testing.T, ctx context.Context, wrap wrapCase, version uint1
 	synctest.Wait()
 	owner := s.live().Owner
 	checkKeys(t, c, owner, 0)
-	if got, want := owner.Events(), []string{"admit 0", "install 0", "established"}; !slices.Equal(got, want) {
+	if got, want := owner.Events(), []string{"admit 0", "install 0", "confirm 0", "established"}; !slices.Equal(got, want) {
 		t.Errorf("events %q, want %q", got, want)
 	}
 	hellos, passwords := owner.Hellos()

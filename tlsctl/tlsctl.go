@@ -68,7 +68,12 @@ type Owner interface {
 	// tells which). A *Denial becomes AUTH_FAILED; any other error means "try again later".
 	Admit(ctx context.Context, h *Hello) (*Grant, error)
 	// Install takes a new data key, only after Admit has agreed. The secrets in k are overwritten when it has returned.
+	// It opens packets at once: the client may send with it as soon as it has our half of the exchange.
 	Install(k KeyMaterial) error
+	// Confirm says that the client has what it needs for the key of that id, so that it can be sent with.
+	Confirm(id KeyID)
+	// Withdraw says that the negotiation of that key failed after all, before it was confirmed.
+	Withdraw(id KeyID)
 	// Established is called once, when the first PUSH_REPLY has been handed to the reliability layer.
 	Established()
 	// Leaving is called once, before Run returns: as soon as it is certain that the session ends, and why. Its data

@@ -164,15 +164,18 @@ func TestToldDuringRenegotiation(t *testing.T) {
 							t.Fatal(err)
 						}
 					case "during":
-						if err := c.Renegotiate(ctx); err != nil {
-							t.Fatal(err)
-						}
+						renegotiated := make(chan error, 1)
+						go func() { renegotiated <- c.Renegotiate(ctx) }()
+						time.Sleep(time.Second)
 						tell()
 						time.Sleep(10 * time.Second)
 						if got := pushes(c, "PUSH_REPLY,auth-token"); got != nil {
 							t.Errorf("messages %q under a key that some clients do not read any more", got)
 						}
 						admit <- nil
+						if err := <-renegotiated; err != nil {
+							t.Fatal(err)
+						}
 					case "failing":
 						s.up.Drop(func(pkt []byte) bool { return pkt[0]>>3 == byte(tlsctl.OpControl) && pkt[0]&7 == 1 })
 						short, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -197,6 +197,12 @@ func (o *Owner) Install(k tlsctl.KeyMaterial) error {
 	return nil
 }
 
+// Confirm implements tlsctl.Owner.
+func (o *Owner) Confirm(id tlsctl.KeyID) { o.Note(fmt.Sprintf("confirm %d", id)) }
+
+// Withdraw implements tlsctl.Owner.
+func (o *Owner) Withdraw(id tlsctl.KeyID) { o.Note(fmt.Sprintf("withdraw %d", id)) }
+
 // Established implements tlsctl.Owner.
 func (o *Owner) Established() {
 	o.mu.Lock()
@@ -214,7 +220,7 @@ func (o *Owner) Leaving(reason error) {
 	o.note("leaving")
 }
 
-// Events returns the names of all calls but Send so far: "admit 0", "install 0", "established", "leaving".
+// Events returns the names of all calls but Send so far: "admit 0", "install 0", "confirm 0", "established", "leaving".
 func (o *Owner) Events() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
