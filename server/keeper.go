@@ -55,6 +55,7 @@ func (s *Server) keep(ctx context.Context) {
 			s.writeStatus(live)
 		}
 		s.save()
+		s.beat()
 	}
 }
 

@@ -17,7 +17,8 @@ var fixed = []struct{ field, directive string }{
 	{"ClientToClient", "client-to-client"}, {"DuplicateCN", "duplicate-cn"},
 	{"TLSAuth", "tls-auth"}, {"TLSAuthDirection", "key-direction"}, {"TLSCrypt", "tls-crypt"}, {"TLSCryptV2", "tls-crypt-v2"},
 	{"ForceCookie", "tls-crypt-v2"}, {"Auth", "auth"}, {"Status", "status"}, {"Log", "log"}, {"User", "user"}, {"Group", "group"},
-	{"WritePID", "writepid"}, {"Control", "control-socket"}, {"Verb", "verb"}, {"Management", "management"},
+	{"WritePID", "writepid"}, {"Control", "control-socket"}, {"Management", "management"},
+	{"Daemon", "daemon"}, {"Syslog", "syslog"}, {"NoTimestamps", "suppress-timestamps"}, {"MachineReadable", "machine-readable-output"}, {"Nice", "nice"},
 }
 
 // Reload makes cfg the configuration of new sessions, and of running ones as far as it can: certificates, revocation

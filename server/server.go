@@ -74,6 +74,7 @@ type Server struct {
 	past       past
 	streamGate *tlsctl.Gate // for all streams
 	panics     atomic.Uint64
+	pulse      atomic.Int64 // rounds of the keeper
 	hush       hush
 
 	wg      sync.WaitGroup // every goroutine but Run's own

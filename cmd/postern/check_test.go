@@ -97,12 +97,12 @@ func TestCheckGood(t *testing.T) {
 }
 
 func TestCheckRefused(t *testing.T) {
-	t.Chdir(checkDir(t, "daemon\nverb \x1b[31m\ncipher BF-CBC\n"))
+	t.Chdir(checkDir(t, "chroot .\nverb \x1b[31m\ncipher BF-CBC\n"))
 	out, status := runCheck(t, "--config", "server.conf")
 	if status != 1 {
 		t.Errorf("exit status %d, want 1", status)
 	}
-	for _, want := range []string{"7  refused  daemon", "not supported yet", `8  refused  verb \x1b[31m`, "server.conf: REFUSED: 6 used, 0 with a notice, 1 ignored, 2 refused\n"} {
+	for _, want := range []string{"7  refused  chroot .", "a reload could not read", `8  refused  verb \x1b[31m`, "server.conf: REFUSED: 6 used, 0 with a notice, 1 ignored, 2 refused\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -113,7 +113,7 @@ func TestCheckRefused(t *testing.T) {
 }
 
 func TestCheckJSON(t *testing.T) {
-	t.Chdir(checkDir(t, "daemon\n"))
+	t.Chdir(checkDir(t, "chroot .\n"))
 	out, status := runCheck(t, "--json", "--config", "server.conf")
 	var got struct {
 		OK         bool
@@ -134,10 +134,10 @@ func TestCheckJSON(t *testing.T) {
 	if status != 1 || got.OK || got.Used != 6 || got.Refused != 1 || len(got.Directives) != 7 || len(got.Problems) != 1 {
 		t.Fatalf("status %d, %+v", status, got)
 	}
-	if d := got.Directives[6]; d.Line != 7 || d.Directive != "daemon" || d.Verdict != "refused" || d.Why == "" {
+	if d := got.Directives[6]; d.Line != 7 || d.Directive != "chroot" || d.Verdict != "refused" || d.Why == "" {
 		t.Errorf("the last directive is %+v", d)
 	}
-	if p := got.Problems[0]; p.File != "server.conf" || p.Line != 7 || p.Directive != "daemon" || p.Message == "" {
+	if p := got.Problems[0]; p.File != "server.conf" || p.Line != 7 || p.Directive != "chroot" || p.Message == "" {
 		t.Errorf("the problem is %+v", p)
 	}
 }

@@ -52,21 +52,31 @@ func clientKeyAction(c *cli.Context) error {
 	} else if len(args) > 0 {
 		return errors.New("usage: postern key tls-crypt-v2-client --server-key FILE [--metadata BASE64] [--out FILE]")
 	}
-	text, err := os.ReadFile(c.String("server-key"))
+	key, err := clientKeyFrom(c.String("server-key"), c.String("metadata"))
 	if err != nil {
 		return err
 	}
-	var metadata []byte
-	if c.IsSet("metadata") {
-		if metadata, err = base64.StdEncoding.DecodeString(c.String("metadata")); err != nil {
-			return fmt.Errorf("--metadata: %w", err)
+	return writeKey(c, key)
+}
+
+// clientKeyFrom makes a client's tls-crypt-v2 key from the server's key file, to carry metadata in base64, or "" for
+// the time of its making.
+func clientKeyFrom(serverKey, metadata string) ([]byte, error) {
+	text, err := os.ReadFile(serverKey)
+	if err != nil {
+		return nil, err
+	}
+	var data []byte
+	if metadata != "" {
+		if data, err = base64.StdEncoding.DecodeString(metadata); err != nil {
+			return nil, fmt.Errorf("the metadata: %w", err)
 		}
 	}
-	key, err := clientKeyV2(text, metadata)
+	key, err := clientKeyV2(text, data)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.String("server-key"), err)
+		return nil, fmt.Errorf("%s: %w", serverKey, err)
 	}
-	return writeKey(c, key)
+	return key, nil
 }
 
 // clientKeyV2 makes a client's tls-crypt-v2 key from the text of the server's key file.

@@ -20,24 +20,32 @@ const (
 type logQueue struct {
 	out     io.Writer
 	direct  zerolog.Logger // writes to out, and waits
-	lines   chan []byte
+	lines   chan logLine
 	dropped atomic.Uint64
 	closing chan struct{}
 	ended   chan struct{}
 }
 
+type logLine struct {
+	level zerolog.Level
+	text  []byte
+}
+
 // startLogQueue returns a queue before out. Close it.
 func startLogQueue(out io.Writer, direct zerolog.Logger) *logQueue {
-	q := &logQueue{out: out, direct: direct, lines: make(chan []byte, logQueueLines),
+	q := &logQueue{out: out, direct: direct, lines: make(chan logLine, logQueueLines),
 		closing: make(chan struct{}), ended: make(chan struct{})}
 	go q.run()
 	return q
 }
 
 // Write queues a copy of one line, or drops it. Any goroutine.
-func (q *logQueue) Write(line []byte) (int, error) {
+func (q *logQueue) Write(line []byte) (int, error) { return q.WriteLevel(zerolog.NoLevel, line) }
+
+// WriteLevel is Write for an out that cares how urgent a line is.
+func (q *logQueue) WriteLevel(level zerolog.Level, line []byte) (int, error) {
 	select {
-	case q.lines <- bytes.Clone(line):
+	case q.lines <- logLine{level, bytes.Clone(line)}:
 	default:
 		q.dropped.Add(1)
 	}
@@ -70,8 +78,12 @@ func (q *logQueue) run() {
 }
 
 // write writes one line; that it cannot be written is nothing that could be logged.
-func (q *logQueue) write(line []byte) {
-	_, _ = q.out.Write(line)
+func (q *logQueue) write(line logLine) {
+	if out, ok := q.out.(zerolog.LevelWriter); ok {
+		_, _ = out.WriteLevel(line.level, line.text)
+	} else {
+		_, _ = q.out.Write(line.text)
+	}
 	if n := q.dropped.Swap(0); n > 0 {
 		q.direct.Warn().Uint64("lines", n).Msg("log lines were dropped: nobody took them")
 	}

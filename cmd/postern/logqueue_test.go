@@ -13,15 +13,9 @@ import (
 func TestLogNeverBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		collector, out := io.Pipe() // takes nothing that is not read
-		direct, err := newLogger(out, false, "json", 3, true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		direct := newLogger(out, logForm{json: true, times: true})
 		queue := startLogQueue(out, direct)
-		log, err := newLogger(queue, false, "json", 3, true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		log := newLogger(queue, logForm{json: true, times: true})
 		log.Info().Msg("first")
 		synctest.Wait() // it is being written
 		const more = 10
@@ -49,10 +43,7 @@ func TestLogNeverBlocks(t *testing.T) {
 func TestLogQueueCloseGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		collector, out := io.Pipe()
-		direct, err := newLogger(out, false, "json", 3, true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		direct := newLogger(out, logForm{json: true, times: true})
 		queue := startLogQueue(out, direct)
 		queue.Write([]byte("a line\n"))
 		synctest.Wait()

@@ -19,6 +19,9 @@ var version = "devel"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if calledAsOpenVPN(os.Args) {
+		os.Exit(runOpenVPN(ctx, os.Args[1:]))
+	}
 	app := &cli.App{
 		Name:                 "postern",
 		Usage:                "OpenVPN-compatible remote-access gateway",
@@ -27,7 +30,7 @@ func main() {
 		HideHelpCommand:      true,
 		Commands: []*cli.Command{
 			serveCommand(), checkCommand(), quickstartCommand(), pkiCommand(), profileCommand(), keyCommand(),
-			userCommand(), statusCommand(),
+			userCommand(), statusCommand(), openvpnCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // below, once
 	}

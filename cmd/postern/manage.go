@@ -18,8 +18,24 @@ import (
 	"postern/server/management"
 )
 
-// process is what management clients see and change of the process. Its signals take the way that those of others take.
-type process struct{ verb, mute atomic.Int64 }
+// process is what management clients and reloads see and change of the process. Its signals take the way that those of
+// others take.
+type process struct {
+	verb atomic.Int64
+	mute muter
+}
+
+func newProcess(cfg *config.Config) *process {
+	p := new(process)
+	p.adopt(cfg)
+	return p
+}
+
+// adopt does as a configuration says.
+func (p *process) adopt(cfg *config.Config) {
+	_ = p.SetVerb(cfg.Verb) // these never fail
+	_ = p.SetMute(cfg.Mute)
+}
 
 var signalsByName = map[string]syscall.Signal{
 	"SIGHUP": syscall.SIGHUP, "SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM, "SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2,
@@ -41,11 +57,10 @@ func (p *process) SetVerb(level int) error {
 	return nil
 }
 
-// Mute is remembered, and mutes nothing: as the directive.
-func (p *process) Mute() int { return int(p.mute.Load()) }
+func (p *process) Mute() int { return int(p.mute.most.Load()) }
 
 func (p *process) SetMute(n int) error {
-	p.mute.Store(int64(n))
+	p.mute.most.Store(int64(n))
 	return nil
 }
 
@@ -68,8 +83,8 @@ type desk struct {
 	stop                  func()
 }
 
-// openDesk opens the socket and serves those who come, until close. history gets the log from here on.
-func openDesk(cfg *config.Config, history *lateWriter, log zerolog.Logger) (*desk, error) {
+// openDesk opens the socket and serves those who come, until close. They get the log from here on.
+func openDesk(cfg *config.Config, log *logging) (*desk, error) {
 	m := &cfg.Management
 	if m.Network == "" {
 		return &desk{stop: func() {}}, nil
@@ -82,11 +97,9 @@ func openDesk(cfg *config.Config, history *lateWriter, log zerolog.Logger) (*des
 	if access.GID, err = idOf(m.Group, groupID); err != nil {
 		return nil, fmt.Errorf("management-client-group: %w", err)
 	}
-	p := new(process)
-	p.verb.Store(int64(cfg.Verb))
-	d := &desk{owner: &server.ManagementOwner{Process: p}}
-	d.Interface = management.New(management.Options{LogCache: m.LogCache, Hold: m.Hold, SignalOnLeave: m.Signal}, d.owner, log)
-	history.to = d.LogWriter()
+	d := &desk{owner: &server.ManagementOwner{Process: log.process}}
+	d.Interface = management.New(management.Options{LogCache: m.LogCache, Hold: m.Hold, SignalOnLeave: m.Signal}, d.owner, log.Logger)
+	log.history.to = d.LogWriter()
 	l, err := listenManagement(m, &access)
 	if err != nil {
 		return nil, err

@@ -62,7 +62,7 @@ func quickstartCommand() *cli.Command {
 			if err != nil || c.Bool("prepare-only") {
 				return err
 			}
-			return serve(c.Context, path, serveOptions{logFormat: c.String("log-format")})
+			return serve(c.Context, source{path: path}, serveOptions{logFormat: c.String("log-format")})
 		},
 	}
 }

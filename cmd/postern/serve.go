@@ -4,20 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
 	"postern/auth"
 	"postern/server"
@@ -39,14 +37,14 @@ func serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "run the server in the foreground, like openvpn --config FILE",
 		Description: "FILE is an OpenVPN server.conf, which may use Postern's own directives (docs/configuration.md).\n" +
-			"SIGTERM and SIGINT end the server after telling the clients, SIGHUP and SIGUSR1 reload what\n" +
-			"can be reloaded without dropping anyone, SIGUSR2 writes the status to the log.",
+			"SIGTERM and SIGINT end the server after telling the clients, SIGHUP and SIGUSR1 (see remap-usr1) reload\n" +
+			"what can be reloaded without dropping anyone, SIGUSR2 writes the status to the log.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Required: true, Usage: "server.conf `FILE`"},
 			logFormatFlag(),
 		},
 		Action: func(c *cli.Context) error {
-			return serve(c.Context, c.String("config"), serveOptions{logFormat: c.String("log-format")})
+			return serve(c.Context, source{path: c.String("config")}, serveOptions{logFormat: c.String("log-format")})
 		},
 	}
 }
@@ -55,40 +53,47 @@ func logFormatFlag() cli.Flag {
 	return &cli.StringFlag{Name: "log-format", Value: "auto", Usage: "`FORMAT` of log lines: console or json"}
 }
 
-// serve runs one server until ctx is done.
-func serve(ctx context.Context, configPath string, o serveOptions) error {
-	cfg, report, err := config.Load(configPath)
+// A source is where a configuration comes from, now and at every reload.
+type source struct {
+	path string     // "": all is in args
+	args [][]string // directives of a command line, behind those of the file
+}
+
+func (s source) load() (*config.Config, *config.Report, error) { return config.Load(s.path, s.args...) }
+
+// serve runs one server until ctx is done, or puts it into the background when the configuration says daemon.
+func serve(ctx context.Context, from source, o serveOptions) error {
+	signals := catchSignals()
+	cfg, report, err := from.load()
 	if err != nil {
 		return err
 	}
-	out, err := openLog(cfg)
-	if err != nil {
-		return err
+	sup := openSupervisor()
+	if cfg.Daemon && !sup.present() {
+		return detach(ctx)
 	}
-	if out != os.Stderr {
-		defer out.Close()
+	log, err := openLogging(cfg, o.logFormat)
+	if err == nil {
+		err = runServer(ctx, cfg, report, from, o, sup, signals, log)
+		if err != nil && (cfg.Daemon || cfg.Log != "" || cfg.Syslog != "") {
+			log.Error().Err(err).Msg("cannot serve") // nobody may see what is printed
+		}
+		log.close()
 	}
-	colours := term.IsTerminal(int(out.Fd()))
-	direct, err := newLogger(out, colours, o.logFormat, cfg.Verb, !cfg.NoTimestamps)
-	if err != nil {
-		return err
+	sup.failed(err)
+	return err
+}
+
+// runServer serves a configuration.
+func runServer(ctx context.Context, cfg *config.Config, report *config.Report, from source, o serveOptions, sup *supervisor, signals <-chan os.Signal, logs *logging) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	log := logs.Logger
+	if err := hostnet.Nice(cfg.Nice); err != nil {
+		log.Warn().Err(err).Int("nice", cfg.Nice).Msg("the priority stays as it was")
 	}
-	queue := startLogQueue(out, direct)
-	defer queue.Close()
-	var history *lateWriter // of the log, for management clients
-	var more []io.Writer
-	if cfg.Management.Network != "" {
-		history = new(lateWriter)
-		more = append(more, history)
-	}
-	log, err := newLogger(queue, colours, o.logFormat, cfg.Verb, !cfg.NoTimestamps, more...)
-	if err != nil {
-		return err
-	}
-	signals := make(chan os.Signal, 1) // one that comes before the server serves waits
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	defer signal.Stop(signals)
-	desk, err := openDesk(cfg, history, log)
+	spareThreads(cfg, log)
+	desk, err := openDesk(cfg, logs)
 	if err != nil {
 		return err
 	}
@@ -97,6 +102,9 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 		if e.Verdict == config.Noticed || e.Verdict == config.Ignored {
 			log.Warn().Str("at", e.At()).Str("directive", e.Directive).Msg(e.Why)
 		}
+	}
+	if cfg.Management.Hold {
+		sup.held()
 	}
 	if desk.wait(ctx) != nil {
 		return nil // ended before it was released
@@ -110,10 +118,13 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 	}
 	defer s.tearDown(log)
 
+	serving := &serving{srv: s.server, from: from, throttle: throttle, process: logs.process, sup: sup, end: end, remap: cfg.RemapUSR1, log: log}
 	running := make(chan struct{})
+	var attending sync.WaitGroup
+	attending.Go(func() { serving.attend(running, signals) })
+	defer attending.Wait()
 	defer close(running)
-	go handleSignals(running, signals, s.server, configPath, throttle, log)
-	log.Info().Str("config", configPath).Str("device", s.device.Name()).Strs("listen", s.listening).Msg("serving")
+	log.Info().Str("config", cfg.Path).Str("device", s.device.Name()).Strs("listen", s.listening).Msg("serving")
 	if o.ready != nil {
 		o.ready()
 	}
@@ -123,61 +134,6 @@ func serve(ctx context.Context, configPath string, o serveOptions) error {
 	}
 	log.Info().Msg("ended")
 	return nil
-}
-
-// handleSignals reloads and reports until the server has ended.
-func handleSignals(ended <-chan struct{}, signals <-chan os.Signal, srv *server.Server, configPath string, throttle *auth.Throttle, log zerolog.Logger) {
-	for {
-		select {
-		case <-ended:
-			return
-		case sig := <-signals:
-			if sig == syscall.SIGUSR2 {
-				srv.LogStatus(log)
-				continue
-			}
-			if err := reload(srv, configPath, throttle, log); err != nil {
-				log.Error().Err(err).Str("alarm", "reload").Msg("reload failed: the running configuration stays")
-			}
-		}
-	}
-}
-
-// reload reads the configuration again. Sessions stay.
-func reload(srv *server.Server, configPath string, throttle *auth.Throttle, log zerolog.Logger) error {
-	cfg, _, err := config.Load(configPath)
-	if err != nil {
-		return err
-	}
-	a, err := newAuthenticator(cfg, throttle, log)
-	if err != nil {
-		return err
-	}
-	kept, err := srv.Reload(cfg, a)
-	if err != nil {
-		return err
-	}
-	for _, what := range kept {
-		log.Warn().Msg(what + " changed in the file: it takes a restart, and stays as it was")
-	}
-	log.Info().Str("config", configPath).Msg("reloaded")
-	return nil
-}
-
-// openLog opens where log lines go: the log directive's file, or standard error.
-func openLog(cfg *config.Config) (*os.File, error) {
-	if cfg.Log == "" {
-		return os.Stderr, nil
-	}
-	mode := os.O_CREATE | os.O_WRONLY | os.O_APPEND
-	if !cfg.LogAppend {
-		mode |= os.O_TRUNC
-	}
-	f, err := os.OpenFile(cfg.Log, mode, 0o640)
-	if err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-	return f, nil
 }
 
 // host is what a server took of its host, in the order to give back.

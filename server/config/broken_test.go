@@ -171,7 +171,10 @@ var broken = []struct {
 	{"ldap-url ldaps://a.example\nldap-user-base dc=x\nldap-bind-dn cn=y\nldap-bind-password-file empty", 4, "ldap-bind-password-file", "write the password into it"},
 	{"ldap-url ldaps://a.example\nldap-user-base dc=x\nldap-bind-dn cn=y\nldap-bind-password-file two-lines", 4, "ldap-bind-password-file", "only the password belongs into it"},
 	// Daemon.
-	{"daemon", 1, "daemon", "stays in the foreground"},
+	{"daemon my vpn", 1, "daemon", "write daemon [NAME]"},
+	{"daemon \"my vpn\"", 1, "daemon", "no blank"},
+	{"remap-usr1 SIGINT", 1, "remap-usr1", "not one of: SIGHUP, SIGTERM"},
+	{"nice 20", 1, "nice", "from -20 to 19"},
 	{"chroot /var/empty", 1, "chroot", "`user` and `group` drop privileges"},
 	{"management localhost 7505", 1, "management", "any program of this host could manage the server"},
 	{"management 10.8.0.1 7505 mgmt-password", 1, "management", "can be reached from elsewhere"},

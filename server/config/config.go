@@ -85,10 +85,17 @@ type Config struct {
 	Log           string
 	LogAppend     bool
 	NoTimestamps  bool // suppress-timestamps
-	User, Group   string
-	WritePID      string
-	SetEnv        [][2]string
-	Control       string // Postern: control-socket PATH, for postern status
+	// MachineReadable is the form of log lines of machine-readable-output.
+	MachineReadable bool
+	Mute            int    // lines that say the same; 0: all
+	Daemon          bool   // go into the background
+	Syslog          string // the name to log to syslog with; "" does not, nor with Log
+	Nice            int
+	RemapUSR1       string // what SIGUSR1 means: "" or SIGHUP, SIGTERM
+	User, Group     string
+	WritePID        string
+	SetEnv          [][2]string
+	Control         string // Postern: control-socket PATH, for postern status
 
 	Management Management
 

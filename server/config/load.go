@@ -87,6 +87,9 @@ func (d *draft) include(from *directive, name string) (string, []byte, error) {
 	if err != nil {
 		return "", nil, errors.New(reason(err))
 	}
+	if d.cfg.Path == "" {
+		d.cfg.Path = path // the first that a command line names stands for all
+	}
 	return path, src, nil
 }
 

@@ -8,28 +8,28 @@ import (
 )
 
 var daemonRows = []row{
-	later("daemon", "[NAME]", "remove the line: the server stays in the foreground, and systemd or the like looks after it"),
-	later("syslog", "[NAME]", "remove the line: systemd takes what the server prints; or write `log-append FILE`"),
+	use("daemon", "[NAME]", "Go into the background once everything is open, and log to syslog as NAME (default openvpn) unless `log` names a file. Under systemd with Type=notify the server stays in the foreground.", setDaemon),
+	use("syslog", "[NAME]", "Log to syslog as NAME; default openvpn. `log` counts more.", setSyslog),
 	use("log", "FILE", "Write the log to FILE, which is emptied at the start.", setLog(false)),
 	use("log-append", "FILE", "Write the log to the end of FILE.", setLog(true)).as("log"),
 	use("suppress-timestamps", "", "Leave the time out of log lines.", switchOn(func(c *Config) *bool { return &c.NoTimestamps })),
-	accept("machine-readable-output", "", "the log's form is chosen with --log-format"),
+	use("machine-readable-output", "", "Log lines begin with the time in seconds and microseconds and a number for the kind of message.", switchOn(func(c *Config) *bool { return &c.MachineReadable })),
 	use("verb", "N", "How much is logged, 0 (fatal errors only) to 11; default 1, usual 3.", count(0, 11, func(c *Config) *int { return &c.Verb })),
-	accept("mute", "N", "no lines are left out; what strangers send only changes counters"),
+	use("mute", "N", "Leave out debugging lines (`verb 4` and more) that say the same as the N lines before them; 0 (default): none.", count(0, maxSeconds, func(c *Config) *int { return &c.Mute })),
 	accept("errors-to-stderr", "", "the log goes to standard error unless `log` says otherwise"),
 	accept("mlock", "", "memory is not locked; encrypt swap space, or switch it off"),
-	accept("nice", "N", "set it where the server is started, in systemd with Nice="),
+	use("nice", "N", "Change the process's priority; a negative number needs root.", count(-20, 19, func(c *Config) *int { return &c.Nice })),
 	accept("fast-io", "", "it has no effect in OpenVPN 2.7 either"),
 	accept("gremlin", "N", "it is for OpenVPN's own tests"),
 	use("cd", "DIR", "The directory from which relative names start, for includes from this line on; default the working directory.", nil),
-	later("chroot", "DIR", "remove the line; `user` and `group` drop privileges").guard(),
+	refuse("chroot", "a reload could not read the files again: remove the line; `user` and `group` drop privileges, and the systemd units shut the file system off"),
 	use("user", "NAME", "Serve as this user, once devices and sockets are open.", word(func(c *Config) *string { return &c.User })),
 	use("group", "NAME", "Serve as this group.", word(func(c *Config) *string { return &c.Group })),
 	accept("setcon", "CONTEXT", "set it where the server is started, in systemd with SELinuxContext="),
 	use("writepid", "FILE", "Write the process id to FILE.", func(d *draft, l *directive) error { return d.output(l, &d.cfg.WritePID) }),
 	use("status", "FILE [SECONDS]", "Write who is connected to FILE, every SECONDS (default 60).", setStatus),
 	use("status-version", "[1|2|3]", "The form of that file; default 1.", setStatusVersion),
-	later("remap-usr1", "SIGHUP|SIGTERM", "remove the line, and send the signal that is meant"),
+	use("remap-usr1", "SIGHUP|SIGTERM", "What SIGUSR1 does: reload (default), or end the server.", setRemap),
 	accept("disable-occ", "", "options of client and server are never compared"),
 	accept("opt-verify", "", "removed from OpenVPN 2.7; options of client and server are never compared"),
 	use("setenv", "NAME [VALUE]", "A variable for scripts; none run yet. `setenv profile_endpoint HOST[:PORT]` tells `postern profile` where clients find the server. `setenv opt DIRECTIVE ...` makes a directive optional, `setenv FORWARD_COMPATIBLE 1` all unknown ones below it.", setEnv("")).each(),
@@ -84,6 +84,35 @@ func setLog(adds bool) func(*draft, *directive) error {
 		d.cfg.LogAppend = adds
 		return d.output(l, &d.cfg.Log)
 	}
+}
+
+func setDaemon(d *draft, l *directive) error {
+	d.cfg.Daemon = true
+	return setSyslog(d, l)
+}
+
+// setSyslog takes the name from whichever of daemon and syslog gives one last.
+func setSyslog(d *draft, l *directive) error {
+	if d.cfg.Syslog == "" {
+		d.cfg.Syslog = "openvpn"
+	}
+	if len(l.args) == 0 {
+		return nil
+	}
+	name := l.args[0]
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == '[' || r == ':' }) {
+		return errors.New("NAME stands in every line of the log: printable, and no blank, [ or :")
+	}
+	d.cfg.Syslog = name
+	return nil
+}
+
+func setRemap(d *draft, l *directive) error {
+	if err := choice("SIGHUP", "SIGTERM")(d, l); err != nil {
+		return err
+	}
+	d.cfg.RemapUSR1 = l.args[0]
+	return nil
 }
 
 func setStatus(d *draft, l *directive) error {

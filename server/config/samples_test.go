@@ -36,7 +36,7 @@ func TestSampleConfigurations(t *testing.T) {
 		"angristan-old":    nil,
 		"nyr":              nil,
 		"peer-fingerprint": nil,
-		"pfsense": {"daemon", "up", "down", "client-connect", "client-disconnect", "auth-user-pass-verify", "tls-verify",
+		"pfsense": {"up", "down", "client-connect", "client-disconnect", "auth-user-pass-verify", "tls-verify",
 			"capath", "passtos", "ncp-disable"},
 		"site-to-site": {"comp-lzo", "auth-user-pass-verify", "plugin", "chroot"},
 	}

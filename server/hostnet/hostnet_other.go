@@ -23,3 +23,9 @@ func DropPrivileges(userName, groupName string, keep ...Capability) error { retu
 
 // NoDumps always fails on this system.
 func NoDumps() error { return errNotLinux }
+
+// Nice always fails on this system.
+func Nice(int) error { return errNotLinux }
+
+// ThreadLimit knows of none on this system.
+func ThreadLimit(root bool) (limit int, known bool) { return 0, false }

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"postern/auth"
+	"postern/server"
+)
+
+// catchSignals takes the signals that mean something to a server, from the first moment to the last: one that comes
+// before it serves waits, one that comes while it ends changes nothing, and none kills the process. The end of whoever
+// reads what is printed does not either.
+func catchSignals() <-chan os.Signal {
+	signal.Ignore(syscall.SIGPIPE)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	return signals
+}
+
+// serving is what signals and the supervisor reach of a server that runs.
+type serving struct {
+	srv      *server.Server
+	from     source
+	throttle *auth.Throttle
+	process  *process
+	sup      *supervisor
+	end      context.CancelCauseFunc
+	remap    string // what SIGUSR1 means
+	log      zerolog.Logger
+}
+
+var errTerminated = errors.New("terminated signal received: SIGUSR1, which remap-usr1 says")
+
+// attend follows signals and tells the supervisor how it goes, until the server has ended.
+func (s *serving) attend(ended <-chan struct{}, signals <-chan os.Signal) {
+	s.sup.ready(s.srv)
+	beat := time.NewTicker(s.sup.interval())
+	defer beat.Stop()
+	for {
+		select {
+		case <-ended:
+			s.sup.stopping()
+			return
+		case <-beat.C:
+			s.sup.beat(s.srv)
+		case sig := <-signals:
+			switch {
+			case sig == syscall.SIGUSR2:
+				s.srv.LogStatus(s.log)
+			case sig == syscall.SIGUSR1 && s.remap == "SIGTERM":
+				s.end(errTerminated)
+			default:
+				s.sup.reloading()
+				if err := s.reload(); err != nil {
+					s.log.Error().Err(err).Str("alarm", "reload").Msg("reload failed: the running configuration stays")
+				}
+				s.sup.ready(s.srv)
+			}
+		}
+	}
+}
+
+// reload reads the configuration again. Sessions stay.
+func (s *serving) reload() error {
+	cfg, _, err := s.from.load()
+	if err != nil {
+		return err
+	}
+	a, err := newAuthenticator(cfg, s.throttle, s.log)
+	if err != nil {
+		return err
+	}
+	kept, err := s.srv.Reload(cfg, a)
+	if err != nil {
+		return err
+	}
+	s.process.adopt(cfg)
+	s.remap = cfg.RemapUSR1
+	for _, what := range kept {
+		s.log.Warn().Msg(what + " changed in the file: it takes a restart, and stays as it was")
+	}
+	s.log.Info().Str("config", cfg.Path).Msg("reloaded")
+	return nil
+}
