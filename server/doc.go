@@ -43,9 +43,10 @@
 //	gatekeeper            one for each UDP listener           ends with the server
 //	accept, stream        one a TCP listener, one a stream    end when listener, stream are closed
 //	keeper                one                                 ends with the server
+//	files                 one, which a disk may hang          ends when all else has
 //	Session.Run           one a client                        client gone, denied, or the server ends
 //
-// Run starts all of them and waits for all of them.
+// Run starts all of them and waits for all of them, a few seconds only for files.
 //
 // # Locks
 //

@@ -17,11 +17,10 @@ const (
 	poolAlarm = 90
 )
 
-// keep does, once a second, what time asks for: pings, timeouts, key changes, files.
+// keep does, once a second, what time asks for: pings, timeouts, key changes. Nothing in it ever waits.
 func (s *Server) keep(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	statusDue := int64(0)
 	var clients []*client
 	for {
 		select {
@@ -38,9 +37,6 @@ func (s *Server) keep(ctx context.Context) {
 			c.tend(live, now, clock)
 		}
 		clear(clients) // the dead ones are garbage
-		if clock%crlCheck == 0 {
-			s.checkRevocations(live)
-		}
 		if clock%hushReport == 0 {
 			if n := s.hush.taken(); n > 0 {
 				s.log.Warn().Int("lines", n).Msg("lines about strangers were withheld")
@@ -50,11 +46,6 @@ func (s *Server) keep(ctx context.Context) {
 				s.alarmOnce("address pool", errPoolFull)
 			}
 		}
-		if every := int64(live.cfg.StatusEvery / time.Second); s.parts.Status != nil && every > 0 && clock >= statusDue {
-			statusDue = clock + every
-			s.writeStatus(live)
-		}
-		s.save()
 		s.beat()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -452,7 +453,7 @@ func TestReload(t *testing.T) {
 func TestStateFiles(t *testing.T) {
 	for _, withPool := range []bool{false, true} {
 		inBubble(t, func(t *testing.T, w *world) {
-			pool, status := newStateFile(t), newStateFile(t)
+			pool, status := new(memoryFile), new(memoryFile)
 			if w.status = status; withPool {
 				w.pool = pool
 				w.cfg.PoolPersist, w.cfg.PoolPersistEvery = "ipp.txt", 10*time.Minute
@@ -461,28 +462,68 @@ func TestStateFiles(t *testing.T) {
 			w.start()
 			w.peer("alice", homeAddr).connect()
 			time.Sleep(2 * time.Second)
-			if got, want := readAll(t, pool), "alice,10.8.0.2,fd00:8::1000\n"; withPool && got != want {
+			if got, want := pool.String(), "alice,10.8.0.2,fd00:8::1000\n"; withPool && got != want {
 				t.Errorf("pool file %q, want %q", got, want)
 			}
 			w.stop()
-			if got := readAll(t, status); !strings.HasPrefix(got, "TITLE,") || !strings.HasSuffix(got, "END\n") {
+			if got := status.String(); !strings.HasPrefix(got, "TITLE,") || !strings.HasSuffix(got, "END\n") {
 				t.Errorf("status file %q", got)
 			}
 		})
 	}
 }
 
-func newStateFile(t *testing.T) *os.File {
-	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "state"))
-	must(t, err)
-	t.Cleanup(func() { f.Close() })
-	return f
+// A disk that hangs delays nobody: pings, packets and timeouts go on, and the server ends without it (F09).
+func TestDiskHangs(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		disk := &memoryFile{hang: make(chan struct{})}
+		w.pool, w.status = disk, disk
+		w.cfg.PoolPersist, w.cfg.PoolPersistEvery = "ipp.txt", 10*time.Minute
+		w.cfg.Status, w.cfg.StatusVersion, w.cfg.StatusEvery = "status", 2, time.Second
+		w.cfg.Ping, w.cfg.PingRestart = 10*time.Second, time.Minute
+		w.start()
+		alice := w.peer("alice", homeAddr).connect()
+		w.peer("bob", otherAddr).connect() // and is silent
+		for range 30 {
+			time.Sleep(5 * time.Second)
+			alice.send(datachan.AppendPing(nil))
+		}
+		if n := alice.pinged(); n < 10 {
+			t.Errorf("%d pings in 150 s, want one every 10 s", n)
+		}
+		alice.mustReach()
+		if c := w.srv.Snapshot().Clients; len(c) != 1 || c[0].Name != "alice" {
+			t.Errorf("%v are connected, want alice alone", c)
+		}
+		w.stop()
+		close(disk.hang)
+	})
 }
 
-func readAll(t *testing.T, f *os.File) string {
-	t.Helper()
-	b, err := os.ReadFile(f.Name())
-	must(t, err)
+// memoryFile is a StateFile in memory, on a disk that may hang.
+type memoryFile struct {
+	mu    sync.Mutex
+	bytes []byte
+	hang  chan struct{} // saves wait for it, if it is not nil
+}
+
+func (f *memoryFile) Load() ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.bytes), nil
+}
+
+func (f *memoryFile) Save(b []byte) error {
+	if f.hang != nil {
+		<-f.hang
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bytes = slices.Clone(b)
+	return nil
+}
+
+func (f *memoryFile) String() string {
+	b, _ := f.Load()
 	return string(b)
 }

@@ -106,11 +106,7 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	}
 	s.adopt(&live{cfg: cfg, auth: parts.Auth, creds: creds})
 	if s.pool != nil && parts.Pool != nil {
-		warnings, err := s.pool.read(parts.Pool)
-		for _, w := range warnings {
-			s.log.Warn().Str("file", cfg.PoolPersist).Msg(w)
-		}
-		if err != nil {
+		if err := s.readPool(parts.Pool, cfg.PoolPersist); err != nil {
 			return nil, fmt.Errorf("read %s: %w", cfg.PoolPersist, err)
 		}
 	}
@@ -187,6 +183,13 @@ func (s *Server) Run(ctx context.Context) error {
 		s.wg.Go(func() { report("accept", s.accept(living, listener)) })
 	}
 	s.wg.Go(func() { s.keep(living) })
+	serving, served := context.WithCancel(context.WithoutCancel(ctx))
+	defer served()
+	files := make(chan struct{})
+	go func() {
+		defer close(files)
+		s.keepFiles(serving)
+	}()
 	s.wg.Go(func() { s.watch(living) })
 	if s.parts.Control != nil {
 		s.wg.Go(func() { s.serveStatus(living, s.parts.Control) })
@@ -203,9 +206,11 @@ func (s *Server) Run(ctx context.Context) error {
 	stop(errors.New("server ended"))
 	s.closeParts(queues)
 	s.wg.Wait()
-	s.save()
-	if s.parts.Status != nil {
-		s.writeStatus(s.live.Load())
+	served()
+	select {
+	case <-files:
+	case <-time.After(filesEnd):
+		s.log.Error().Str("alarm", "disk").Msg("ended without the last state of the status and pool files: the disk does not answer")
 	}
 	return err
 }

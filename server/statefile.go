@@ -1,28 +1,60 @@
 package server
 
 import (
-	"io"
-	"os"
+	"bytes"
+	"context"
+	"time"
 )
 
-// A StateFile is rewritten in place: readers that hold it open go on, and no right to its directory is needed.
-// *os.File is one.
+// A StateFile is a file that is read once and replaced as a whole from then on. Both may take as long as the disk does;
+// one goroutine at a time calls them.
 type StateFile interface {
-	io.ReadWriteSeeker
-	Truncate(size int64) error
+	Load() ([]byte, error)
+	Save(b []byte) error
 }
 
-var _ StateFile = (*os.File)(nil)
+// filesEnd is how long the end of the server waits for its last files to be written.
+const filesEnd = 5 * time.Second
 
-// rewrite replaces a file's contents.
-func rewrite(f StateFile, b []byte) error {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+// keepFiles does, once a second, all that a disk may delay: it looks at the revocation list, writes the status file and
+// the pool's. It has a goroutine of its own, so that a disk that hangs delays no ping, no timeout and no key (F09).
+func (s *Server) keepFiles(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var statusDue time.Time
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			s.save()
+			if s.parts.Status != nil {
+				s.writeStatus(s.live.Load())
+			}
+			return
+		case <-tick.C:
+		}
+		live := s.live.Load()
+		if n%crlCheck == 0 {
+			s.checkRevocations(live)
+		}
+		if every := live.cfg.StatusEvery; s.parts.Status != nil && every > 0 && !time.Now().Before(statusDue) {
+			statusDue = time.Now().Add(every)
+			s.writeStatus(live)
+		}
+		s.save()
+	}
+}
+
+// readPool remembers what the pool's file says.
+func (s *Server) readPool(file StateFile, name string) error {
+	b, err := file.Load()
+	if err != nil {
 		return err
 	}
-	if _, err := f.Write(b); err != nil {
-		return err
+	warnings, err := s.pool.read(bytes.NewReader(b))
+	for _, w := range warnings {
+		s.log.Warn().Str("file", name).Msg(w)
 	}
-	return f.Truncate(int64(len(b)))
+	return err
 }
 
 // save writes what is remembered of the pool, when it changed. A full disk stops nothing: it is tried again (F09).
@@ -34,7 +66,7 @@ func (s *Server) save() {
 	if !changed {
 		return
 	}
-	if err := rewrite(s.parts.Pool, b); err != nil {
+	if err := s.parts.Pool.Save(b); err != nil {
 		s.pool.touch()
 		s.alarmOnce("pool file", err)
 	}

@@ -186,7 +186,7 @@ func (c *ClientStatus) inside() (list []string) {
 // writeStatus rewrites the status file.
 func (s *Server) writeStatus(l *live) {
 	snap := s.Snapshot()
-	if err := rewrite(s.parts.Status, snap.StatusText(l.cfg.StatusVersion)); err != nil {
+	if err := s.parts.Status.Save(snap.StatusText(l.cfg.StatusVersion)); err != nil {
 		s.alarmOnce("status file", err)
 	}
 }

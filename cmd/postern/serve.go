@@ -356,33 +356,29 @@ func (h *host) guard(cfg *config.Config, log zerolog.Logger) error {
 
 // openFiles opens what is written while serving, as long as there are rights to.
 func (h *host) openFiles(cfg *config.Config, parts *server.Parts) error {
-	open := func(name string) (*os.File, error) {
-		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
-		if err == nil {
-			h.later(f.Close)
+	open := func(directive, name string, durable bool) (server.StateFile, error) {
+		if name == "" {
+			return nil, nil
 		}
-		return f, err
-	}
-	if cfg.Status != "" {
-		f, err := open(cfg.Status)
+		f, err := openStateFile(name, durable)
 		if err != nil {
-			return fmt.Errorf("status: %w", err)
+			return nil, fmt.Errorf("%s: %w", directive, err)
 		}
-		parts.Status = f
+		h.later(f.Close)
+		return f, nil
 	}
-	if cfg.PoolPersist != "" {
-		f, err := open(cfg.PoolPersist)
-		if err != nil {
-			return fmt.Errorf("ifconfig-pool-persist: %w", err)
-		}
-		parts.Pool = f
+	var err error
+	if parts.Status, err = open("status", cfg.Status, false); err != nil {
+		return err
+	}
+	if parts.Pool, err = open("ifconfig-pool-persist", cfg.PoolPersist, true); err != nil {
+		return err
 	}
 	if cfg.WritePID != "" {
 		if err := os.WriteFile(cfg.WritePID, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 			return fmt.Errorf("writepid: %w", err)
 		}
 	}
-	var err error
 	parts.Control, err = h.openControl(cfg)
 	return err
 }
