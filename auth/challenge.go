@@ -14,6 +14,7 @@ const (
 	ByReturn  Methods = 1 << iota // dynamic challenge, CRV1: the client comes again with the answer
 	ByText                        // CR_TEXT: the question and the answer travel within the session
 	ByWebPage                     // WEB_AUTH, OPEN_URL: the user is sent to Challenge.URL
+	ByWaiting                     // the user is asked elsewhere, by something of which the client need not know
 )
 
 // A Challenge is the error of an Authenticator that needs an answer of the user. It tells nothing about whether what
@@ -21,9 +22,10 @@ const (
 type Challenge struct {
 	State    string        // Request.State of the answer: unguessable, without ':', good once
 	Username string        // Request.Username of the answer
-	Text     string        // for the user to read
+	Text     string        // for the user to read; "" without URL means that the client is only to wait
 	Echo     bool          // the answer may be seen while it is typed
-	URL      string        // where the user is to go, for ByWebPage; then there is no Response to bring
+	URL      string        // where the user is to go, for ByWebPage
+	Flags    []string      // how the page of a WEB_AUTH is to be shown: "hidden", "external", ...
 	Within   time.Duration // how long State is good
 }
 

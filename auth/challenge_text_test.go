@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -41,7 +42,7 @@ func TestChallengeVectors(t *testing.T) {
 	}
 	for _, d := range v.Dynamic {
 		want := auth.Challenge{State: d.State, Username: d.Username, Text: d.Text, Echo: slices.Contains(d.Flags, "E")}
-		if got, err := auth.ParseCRV1(d.Challenge); err != nil || *got != want {
+		if got, err := auth.ParseCRV1(d.Challenge); err != nil || !reflect.DeepEqual(*got, want) {
 			t.Errorf("%s is %+v, %v, want %+v", d.Challenge, got, err, want)
 		}
 		if got := want.CRV1(); got != d.Challenge {
@@ -143,7 +144,7 @@ func FuzzCRV1(f *testing.F) {
 		}
 		if c, err := auth.ParseCRV1(string(text)); err == nil {
 			again, err := auth.ParseCRV1(c.CRV1())
-			if err != nil || *again != *c {
+			if err != nil || !reflect.DeepEqual(*again, *c) {
 				t.Fatalf("%q is %+v, and then %+v, %v", text, c, again, err)
 			}
 		}

@@ -38,8 +38,8 @@ const (
 	tokenLen     = len(tokenPrefix) + tokenRaw/3*4
 )
 
-// isToken tells tokens from passwords, by length too: what is cut off is a wrong password.
-func isToken(password []byte) bool {
+// IsToken tells tokens from passwords, by length too: what is cut off is a wrong password.
+func IsToken(password []byte) bool {
 	return len(password) == tokenLen && bytes.HasPrefix(password, []byte(tokenPrefix))
 }
 
@@ -65,7 +65,7 @@ func tokenMAC(key []byte, user string, body []byte) []byte {
 
 // openToken reads a token that was made under key for user, or for the empty user.
 func openToken(text, key []byte, user string) (t token, emptyUser, ok bool) {
-	if !isToken(text) {
+	if !IsToken(text) {
 		return token{}, false, false
 	}
 	var raw [tokenRaw]byte

@@ -120,6 +120,16 @@ func (s *TokenSession) User() string {
 	return s.push
 }
 
+// Know is for who has asked a back end about the user meanwhile: who is what logins by token say from now on. Nothing
+// happens before the first login.
+func (s *TokenSession) Know(who *Identity) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.who != nil && s.who.Name == who.Name {
+		s.who, s.asked = who, time.Now()
+	}
+}
+
 // Login judges one login of s: by its token, when the password is one, and otherwise by next. When it is good s has
 // a new token. The logins of one session come one after the other.
 func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator, r *Request) (*Identity, error) {
@@ -134,7 +144,7 @@ func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator,
 	now := time.Now()
 	var tok token
 	state := TokenInitial
-	if r.State == "" && isToken(r.Password) {
+	if r.State == "" && IsToken(r.Password) {
 		tok, state = t.judge(&before, r, now)
 	}
 	after := before
@@ -146,7 +156,7 @@ func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator,
 	case state == TokenAuthenticated:
 		after.who, after.asked, err = t.known(ctx, &before, r, now)
 	default:
-		err = &Denied{Reason: "token: " + state.String(), Public: publicTokenOver, Err: ErrTokenOver}
+		err = overDenied(state)
 	}
 	if err != nil {
 		return nil, err

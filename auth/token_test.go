@@ -86,7 +86,7 @@ func TestTokenVectors(t *testing.T) {
 	for _, c := range v.Verify {
 		var want []string
 		if err := json.Unmarshal(c.Expect, &want); err != nil {
-			if isToken([]byte(c.Token)) {
+			if IsToken([]byte(c.Token)) {
 				t.Errorf("%s: taken for a token", c.Name)
 			}
 			if _, state := judgeToken([]byte(c.Token), secret.key[:], c.Username, nil, time.Unix(c.Now, 0), 0, time.Hour); state != TokenInvalid {
@@ -94,7 +94,7 @@ func TestTokenVectors(t *testing.T) {
 			}
 			continue
 		}
-		if !isToken([]byte(c.Token)) {
+		if !IsToken([]byte(c.Token)) {
 			t.Errorf("%s: not taken for a token", c.Name)
 		}
 		var session *[sessionIDLen]byte
@@ -181,7 +181,7 @@ func TestMutatedTokens(t *testing.T) {
 		}
 	}
 	for n := range len(text) {
-		if judge(text[:n]) != TokenInvalid || judge(text[n+1:]) != TokenInvalid || isToken(text[:n]) {
+		if judge(text[:n]) != TokenInvalid || judge(text[n+1:]) != TokenInvalid || IsToken(text[:n]) {
 			t.Errorf("%d bytes of it are good", n)
 		}
 	}

@@ -37,7 +37,7 @@ type TOTPOptions struct {
 	Used UsedFile
 	// Within is how long a user may take to answer; 0 means 2 min.
 	Within time.Duration
-	// Text is what the user is asked; "" means "One-time code".
+	// Text is what the user is asked; "" means DefaultCodeText.
 	Text string
 	// Guesses is how many wrong codes there may be. They are not counted together with wrong passwords: whoever has
 	// the password could otherwise clear the count in between by getting it right.
@@ -58,9 +58,12 @@ var _ UsedFile = (*os.File)(nil)
 type TOTP struct {
 	o     TOTPOptions
 	log   zerolog.Logger
-	codes Authenticator // whose passwords are codes
+	base  zerolog.Logger // without the file
+	codes Authenticator  // whose passwords are codes
 	held  *heldLogins
 	spent *spentCodes
+
+	throttle *Throttle // of codes
 
 	mu      sync.Mutex
 	seen    stamp // of the version last read, good or bad
@@ -78,34 +81,58 @@ const (
 	publicNoCode = "a one-time code is needed besides the password"
 )
 
+// DefaultCodeText is what users are asked when nothing else is said.
+const DefaultCodeText = "One-time code"
+
 // NewTOTP reads the secrets file, which is as private as a user file, and again whenever it has changed.
 func NewTOTP(o TOTPOptions, log zerolog.Logger) (*TOTP, error) {
 	if o.Within == 0 {
 		o.Within = 2 * time.Minute
 	}
 	if o.Text == "" {
-		o.Text = "One-time code"
+		o.Text = DefaultCodeText
 	}
 	t := &TOTP{
 		o:    o,
 		log:  log.With().Str("file", o.File).Logger(),
+		base: log,
 		held: newHeldLogins(maxHeld, maxHeldPerSource, o.Within),
+
+		throttle: NewThrottle(o.Guesses, log),
 	}
 	var err error
 	if t.spent, err = newSpentCodes(o.Used, time.Now()); err != nil {
 		t.log.Warn().Err(err).Msg("it is not known which one-time codes are spent: those of the first minute are refused")
 	}
-	throttle := NewThrottle(o.Guesses, log)
-	t.codes = throttle.Limit(throttle.Spare(codeJudge{t}))
-	text, seen, err := readUsersFile(o.File)
-	if err != nil {
-		return nil, err
-	}
-	t.seen = seen
-	if err := t.takeLocked(text); err != nil {
+	if err := t.open(); err != nil {
 		return nil, err
 	}
 	return t, nil
+}
+
+// With is what a reload makes of t: the same with other options, but for Used, Within and Guesses. Spent codes, open
+// challenges and wrong guesses are those of both.
+func (t *TOTP) With(o TOTPOptions) (*TOTP, error) {
+	o.Used, o.Within, o.Guesses = t.o.Used, t.o.Within, t.o.Guesses
+	if o.Text == "" {
+		o.Text = DefaultCodeText
+	}
+	next := &TOTP{o: o, log: t.base.With().Str("file", o.File).Logger(), base: t.base, held: t.held, spent: t.spent, throttle: t.throttle}
+	if err := next.open(); err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// open reads the secrets for the first time.
+func (t *TOTP) open() error {
+	t.codes = t.throttle.Limit(t.throttle.Spare(codeJudge{t}))
+	text, seen, err := readUsersFile(t.o.File)
+	if err != nil {
+		return err
+	}
+	t.seen = seen
+	return t.takeLocked(text)
 }
 
 // Holds reports whether the user with this canonical name has a secret.

@@ -19,9 +19,6 @@ import (
 	"postern/tlsctl"
 )
 
-// loginTimeout bounds a whole login (S058).
-const loginTimeout = 10 * time.Second
-
 // certRef is what of a certificate is remembered while its owner is connected.
 type certRef struct {
 	sum  [sha256.Size]byte
@@ -39,8 +36,8 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 	}
 	user := ""
 	var who *auth.Identity
-	if live.auth != nil {
-		if who, err = c.login(ctx, live.auth, h, name); err != nil {
+	if live.login.Auth != nil {
+		if who, err = c.login(ctx, live, h, name); err != nil {
 			return nil, err
 		}
 		user = who.Name
@@ -59,7 +56,7 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 		if who != nil {
 			c.reidentify(who)
 		}
-		return &tlsctl.Grant{PeerID: uint32(known.peer)}, nil
+		return c.withToken(live, &tlsctl.Grant{PeerID: uint32(known.peer)}), nil
 	}
 	settings, err := c.settings(live, name)
 	if err != nil {
@@ -83,7 +80,7 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 	c.mu.Lock()
 	c.grant = g
 	c.mu.Unlock()
-	return &tlsctl.Grant{Push: push, PeerID: uint32(g.peer)}, nil
+	return c.withToken(live, &tlsctl.Grant{Push: push, PeerID: uint32(g.peer)}), nil
 }
 
 // certificateName judges the client's certificate beyond what the TLS handshake did, and names its owner: "" without
@@ -103,27 +100,6 @@ func certificateName(live *live, h *tlsctl.Hello) (string, error) {
 		return "", &tlsctl.Denial{Public: "server trouble, try again later", Temporary: true, Err: err}
 	}
 	return cn, nil
-}
-
-// login asks the authenticator, for at most loginTimeout, and returns who it is.
-func (c *client) login(ctx context.Context, a auth.Authenticator, h *tlsctl.Hello, certCN string) (*auth.Identity, error) {
-	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
-	defer cancel()
-	c.log.Debug().Str("user", h.Username).Msg("asking for a login")
-	id, err := a.Authenticate(ctx, &auth.Request{Username: h.Username, Password: h.Password, CommonName: certCN, Source: c.path.Load().addr})
-	denied := (*auth.Denied)(nil)
-	switch {
-	case errors.As(err, &denied):
-		return nil, &tlsctl.Denial{Public: denied.Public, Err: fmt.Errorf("login %q: %w", h.Username, err)}
-	case err == nil && (id == nil || id.Name == ""):
-		err = errors.New("the back end said yes without a name")
-	case err == nil:
-		err = ctx.Err() // a yes that comes too late is none (S040)
-	}
-	if err != nil {
-		return nil, &tlsctl.Denial{Public: "the login service cannot be reached, try again later", Temporary: true, Err: fmt.Errorf("login %q: %w", h.Username, err)}
-	}
-	return id, nil
 }
 
 // settings reads the client's file, if the configuration has a directory of them.

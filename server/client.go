@@ -56,8 +56,10 @@ type client struct {
 	floated     atomic.Int64 // when it last changed its address, time since Server.started; 0: never
 	gone        atomic.Bool
 
-	activity activity // the keeper's
-	asked    asked    // the keeper's
+	activity activity          // the keeper's
+	asked    asked             // the keeper's
+	renewed  int64             // the keeper's: Server.clock when tokens were renewed last; 0: not yet
+	tokens   auth.TokenSession // of its logins
 	rx, tx   traffic
 
 	place *list.Element // guarded by halfOpen.mu: among those that may be put out

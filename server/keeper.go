@@ -78,6 +78,7 @@ func (c *client) tend(live *live, now time.Time, clock int64) {
 	if ping := seconds(cfg.Ping); ping > 0 && clock-c.tx.last.Load() >= ping {
 		c.path.Load().home.ping(c)
 	}
+	c.renewToken(live, clock)
 	c.turnKeys(live, now)
 }
 

@@ -297,7 +297,7 @@ func TestOwnCertificateEnds(t *testing.T) {
 		}
 		w.ownCertificate(400 * day)
 		next := *w.cfg
-		_, err := w.srv.Reload(&next, nil)
+		_, err := w.srv.Reload(&next, Login{})
 		must(t, err)
 		w.srv.checkOwnCertificate(w.srv.live.Load(), begin.Add(39*day))
 		if got := w.log.count("alarm", "certificate"); got != 3 {
@@ -305,7 +305,7 @@ func TestOwnCertificateEnds(t *testing.T) {
 		}
 		w.ownCertificate(-time.Minute)
 		next = *w.cfg
-		if _, err := w.srv.Reload(&next, nil); err == nil {
+		if _, err := w.srv.Reload(&next, Login{}); err == nil {
 			t.Error("a certificate that has expired was taken")
 		}
 	})
@@ -384,7 +384,7 @@ func TestRevocationWhileConnected(t *testing.T) {
 		if merged.CRL.Bytes, err = os.ReadFile(file); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.srv.Reload(&merged, nil); err != nil { // looks at everybody again
+		if _, err := w.srv.Reload(&merged, Login{}); err != nil { // looks at everybody again
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
@@ -427,7 +427,7 @@ func TestReload(t *testing.T) {
 		next := *w.cfg
 		next.Push = []string{"topology subnet", "route 172.16.0.0 255.255.0.0"}
 		next.MaxClients = 7
-		kept, err := w.srv.Reload(&next, passwords)
+		kept, err := w.srv.Reload(&next, Login{Auth: passwords})
 		if err != nil || !slices.Equal(kept, []string{"max-clients"}) {
 			t.Errorf("reload: %v, %v; want max-clients to be kept", kept, err)
 		}
@@ -441,7 +441,7 @@ func TestReload(t *testing.T) {
 		}
 		broken := next
 		broken.Cert.Bytes = nil
-		if _, err := w.srv.Reload(&broken, nil); err == nil {
+		if _, err := w.srv.Reload(&broken, Login{}); err == nil {
 			t.Error("a configuration without a certificate was taken")
 		}
 		bob.mustReach()

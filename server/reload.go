@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"reflect"
 
-	"postern/auth"
 	"postern/server/config"
 )
 
@@ -19,12 +18,13 @@ var fixed = []struct{ field, directive string }{
 	{"ForceCookie", "tls-crypt-v2"}, {"Auth", "auth"}, {"Status", "status"}, {"Log", "log"}, {"User", "user"}, {"Group", "group"},
 	{"WritePID", "writepid"}, {"Control", "control-socket"}, {"Management", "management"},
 	{"Daemon", "daemon"}, {"Syslog", "syslog"}, {"NoTimestamps", "suppress-timestamps"}, {"MachineReadable", "machine-readable-output"}, {"Nice", "nice"},
+	{"TOTPUsed", "auth-totp-used"},
 }
 
 // Reload makes cfg the configuration of new sessions, and of running ones as far as it can: certificates, revocation
 // list, client files, pushes, logins, timers. kept names the directives that stay as they were. On error nothing has
 // changed (S095).
-func (s *Server) Reload(cfg *config.Config, a auth.Authenticator) (kept []string, err error) {
+func (s *Server) Reload(cfg *config.Config, login Login) (kept []string, err error) {
 	merged := *cfg
 	now, next := reflect.ValueOf(s.live.Load().cfg).Elem(), reflect.ValueOf(&merged).Elem()
 	for _, f := range fixed {
@@ -41,7 +41,7 @@ func (s *Server) Reload(cfg *config.Config, a auth.Authenticator) (kept []string
 	if now, next := s.live.Load().creds.crl.Load(), creds.crl.Load(); now != nil && next != nil && next.Updated().Before(now.Updated()) {
 		return nil, fmt.Errorf("reload: crl-verify %s: older than the list in force", merged.CRL.Name) // F23
 	}
-	l := &live{cfg: &merged, auth: a, creds: creds}
+	l := &live{cfg: &merged, login: login, creds: creds}
 	s.adopt(l)
 	for _, c := range s.table.all(nil) {
 		s.recheck(l, c)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"postern/auth"
 	"postern/server/config"
 	"postern/server/link"
 	"postern/server/management"
@@ -25,8 +24,8 @@ type Parts struct {
 	UDP     []UDPListener
 	TCP     []StreamListener
 	Device  tun.Device
-	Lanes   int                // TUN queues to ask for; at least 1
-	Auth    auth.Authenticator // nil when clients need no login
+	Lanes   int // TUN queues to ask for; at least 1
+	Login   Login
 	Log     zerolog.Logger
 	Control net.Listener // where postern status asks; nil: nowhere
 	Status  StateFile    // the status file, opened while there were rights to; nil: none
@@ -85,7 +84,7 @@ type Server struct {
 // live is what a reload may change.
 type live struct {
 	cfg   *config.Config
-	auth  auth.Authenticator
+	login Login
 	creds *credentials
 }
 
@@ -104,7 +103,7 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 		parts: parts, log: parts.Log, table: newTable(cfg), half: newHalfOpen(), pool: newPool(cfg),
 		clientToClient: cfg.ClientToClient, started: time.Now(), drained: make(chan struct{}),
 	}
-	s.adopt(&live{cfg: cfg, auth: parts.Auth, creds: creds})
+	s.adopt(&live{cfg: cfg, login: parts.Login, creds: creds})
 	if s.pool != nil && parts.Pool != nil {
 		if err := s.readPool(parts.Pool, cfg.PoolPersist); err != nil {
 			return nil, fmt.Errorf("read %s: %w", cfg.PoolPersist, err)
@@ -136,7 +135,7 @@ func (s *Server) adopt(l *live) {
 	s.ctl.Store(&tlsctl.Config{
 		TLS: l.creds.tls, Certs: l.creds.rules, Wrap: l.creds.wrap, Ciphers: cfg.DataCiphers, CipherFallback: cfg.CipherFallback,
 		Digest: cfg.Auth, Epoch: true, CompressMigrate: true,
-		TunMTU: cfg.MTU, MaxPacket: max(cfg.MaxPacket-48, 0), WantLogin: l.auth != nil,
+		TunMTU: cfg.MTU, MaxPacket: max(cfg.MaxPacket-48, 0), WantLogin: l.login.Auth != nil && !cfg.LoginOptional,
 		Timing: tlsctl.Timing{HandWindow: cfg.HandWindow, TLSTimeout: cfg.TLSTimeout, Renegotiate: renegotiate, Transition: cfg.TranWindow},
 		Log:    s.log,
 	})

@@ -74,7 +74,7 @@ func TestStorm(t *testing.T) {
 			for ctx.Err() == nil {
 				w.srv.Snapshot()
 				next := *w.srv.live.Load().cfg
-				if _, err := w.srv.Reload(&next, nil); err != nil {
+				if _, err := w.srv.Reload(&next, Login{}); err != nil {
 					t.Error(err)
 				}
 				time.Sleep(100 * time.Millisecond)

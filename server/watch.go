@@ -100,6 +100,7 @@ func (s *Server) look(ctx context.Context) {
 	for _, change := range changes {
 		for _, c := range sessions[change.Name] {
 			if change.Now != nil {
+				c.tokens.Know(change.Now)
 				c.reidentify(change.Now)
 				continue
 			}

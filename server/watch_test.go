@@ -166,7 +166,7 @@ func TestNoMassKick(t *testing.T) {
 				}
 				want := names[5:]
 				if reload {
-					if _, err := w.srv.Reload(w.cfg, r); err != nil {
+					if _, err := w.srv.Reload(w.cfg, Login{Auth: r}); err != nil {
 						t.Fatal(err)
 					}
 				} else {

@@ -58,6 +58,7 @@ type world struct {
 	lanes      int
 	apart      bool // the second address is a listener of its own
 	login      auth.Authenticator
+	tokens     *auth.Tokens
 	pool       StateFile
 	status     StateFile
 	srv        *Server
@@ -132,7 +133,7 @@ func (w *world) start() *world {
 	}
 	srv, err := New(w.cfg, Parts{
 		UDP: listeners, TCP: []StreamListener{&doorway{streams: w.doors}},
-		Device: device, Lanes: w.lanes, Auth: w.login, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
+		Device: device, Lanes: w.lanes, Login: Login{Auth: w.login, Tokens: w.tokens}, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -2,42 +2,148 @@ package main
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/rs/zerolog"
 
 	"postern/auth"
+	"postern/server"
 	"postern/server/config"
 )
 
-// newAuthenticator builds the login the configuration asks for; nil when clients need none.
-func newAuthenticator(cfg *config.Config, throttle *auth.Throttle, log zerolog.Logger) (auth.Authenticator, error) {
-	if !cfg.WantLogin() {
+// logins makes the login that a configuration asks for. It is what outlives reloads: guesses are remembered, tokens stay
+// good, and codes stay spent.
+type logins struct {
+	log      zerolog.Logger
+	throttle *auth.Throttle
+	secret   *auth.TokenSecret // of this process, where no file has one
+	totp     *auth.TOTP        // the last there was; nil: none yet
+	used     auth.UsedFile     // of spent codes; nil: none
+}
+
+func newLogins(log zerolog.Logger) *logins {
+	return &logins{log: log, throttle: auth.NewThrottle(auth.ThrottleOptions{}, log), secret: auth.NewTokenSecret()}
+}
+
+// openUsed opens the file of spent codes, while there are rights to.
+func (k *logins) openUsed(cfg *config.Config) (*os.File, error) {
+	if cfg.TOTPUsed == "" {
 		return nil, nil
 	}
-	var a auth.Authenticator
+	f, err := os.OpenFile(cfg.TOTPUsed, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("auth-totp-used: %w", err)
+	}
+	k.used = f
+	return f, nil
+}
+
+// login composes all that decides about a client's login, from the outside in (package auth draws it). What asks
+// somebody else than the directory and the user file belongs into backEnds.
+func (k *logins) login(cfg *config.Config) (server.Login, error) {
+	var l server.Login
+	if !cfg.WantLogin() {
+		return l, nil
+	}
+	b, err := k.backEnds(cfg)
+	if err != nil {
+		return l, err
+	}
+	matching := func(a auth.Authenticator) auth.Authenticator { return a }
+	if cfg.LoginMustMatchCert && cfg.VerifyClientCert != config.CertNone {
+		matching = auth.MatchCertificate // a login that does not match its certificate is no guess: this goes before
+	}
+	l.Auth = matching(k.throttle.Limit(b.login))
+	if cfg.TOTPFile != "" {
+		if err := k.takeTOTP(cfg); err != nil {
+			return l, err
+		}
+		l.Auth = k.totp.Require(l.Auth)
+		b.epoch = joined(b.epoch, k.totp.Epoch)
+	}
+	l.Auth = auth.Answers(l.Auth)
+	if !cfg.GenToken {
+		return l, nil
+	}
+	if cfg.TokenExternal && b.voucher != nil {
+		l.Auth = auth.ByToken(matching(auth.Vouched(b.voucher)), l.Auth)
+	}
+	if l.Tokens, err = k.tokens(cfg, b); err != nil {
+		return l, fmt.Errorf("%s: auth-gen-token: %w", cfg.Path, err)
+	}
+	return l, nil
+}
+
+// backEnds are those that know users and passwords.
+type backEnds struct {
+	login   auth.Authenticator
+	voucher auth.Voucher             // of the same users
+	epoch   func(name string) string // of those this machine knows; nil: of none
+}
+
+func (k *logins) backEnds(cfg *config.Config) (b backEnds, err error) {
 	if l := cfg.LDAP; l != nil {
 		dir, err := auth.NewLDAP(auth.LDAPOptions{URLs: l.URLs, StartTLS: l.StartTLS, CA: l.CA.Bytes, BindDN: l.BindDN,
 			BindPassword: l.BindPassword, UserBase: l.UserBase, UserFilter: l.UserFilter, RequireGroups: l.RequireGroups,
-			Timeout: l.Timeout, AllowCleartext: l.AllowCleartext}, log)
+			Timeout: l.Timeout, AllowCleartext: l.AllowCleartext}, k.log)
 		if err != nil {
-			return nil, fmt.Errorf("%s: ldap: %w", cfg.Path, err)
+			return b, fmt.Errorf("%s: ldap: %w", cfg.Path, err)
 		}
-		a = throttle.Spare(dir) // before an account is locked there
+		b.login, b.voucher = k.throttle.Spare(dir), dir // before an account is locked there
 	}
 	if cfg.Users != "" {
-		file, err := auth.NewFile(cfg.Users, log)
+		file, err := auth.NewFile(cfg.Users, k.log)
 		if err != nil {
-			return nil, fmt.Errorf("%s: auth-users-file: %w", cfg.Path, err)
+			return b, fmt.Errorf("%s: auth-users-file: %w", cfg.Path, err)
 		}
-		if a == nil {
-			a = file
+		b.epoch = file.Epoch
+		if b.login == nil {
+			b.login, b.voucher = file, file
 		} else {
-			a = auth.FileFirst(file, a)
+			b.login, b.voucher = auth.FileFirst(file, b.login), auth.VouchFirst(file, b.voucher)
 		}
 	}
-	a = throttle.Limit(a) // a login that does not match its certificate is no guess: MatchCertificate goes before
-	if cfg.LoginMustMatchCert && cfg.VerifyClientCert != config.CertNone {
-		a = auth.MatchCertificate(a)
+	return b, nil
+}
+
+// takeTOTP makes k.totp what the configuration says.
+func (k *logins) takeTOTP(cfg *config.Config) error {
+	o := auth.TOTPOptions{File: cfg.TOTPFile, Optional: cfg.TOTPOptional, Text: cfg.TOTPText, Used: k.used,
+		Place: map[config.TOTPPlace]auth.CodePlace{config.TOTPLast: auth.CodeLast, config.TOTPFirst: auth.CodeFirst, config.TOTPApart: auth.CodeApart}[cfg.TOTPPlace]}
+	var next *auth.TOTP
+	var err error
+	if k.totp == nil {
+		next, err = auth.NewTOTP(o, k.log)
+	} else {
+		next, err = k.totp.With(o)
 	}
-	return a, nil
+	if err != nil {
+		return fmt.Errorf("%s: auth-totp-file: %w", cfg.Path, err)
+	}
+	k.totp = next
+	return nil
+}
+
+// tokens makes the tokens that stand for logins at b.
+func (k *logins) tokens(cfg *config.Config, b backEnds) (*auth.Tokens, error) {
+	o := auth.TokenOptions{Secret: k.secret, Lifetime: cfg.TokenLifetime, Renewal: cfg.TokenRenewal, Shared: cfg.TokenOpenVPN,
+		External: cfg.TokenExternal, MatchCertificate: cfg.LoginMustMatchCert && cfg.VerifyClientCert != config.CertNone, Voucher: b.voucher}
+	if cfg.TokenSecret.Set() {
+		var err error
+		if o.Secret, err = auth.ParseTokenSecret(cfg.TokenSecret.Bytes); err != nil {
+			return nil, fmt.Errorf("auth-gen-token-secret %s: %w", cfg.TokenSecret.Name, err)
+		}
+	}
+	if !o.Shared {
+		o.Epoch = b.epoch
+	}
+	return auth.NewTokens(o, k.log)
+}
+
+// joined is the epoch of a user of whom two know something; a may be nil.
+func joined(a, b func(name string) string) func(name string) string {
+	if a == nil {
+		return b
+	}
+	return func(name string) string { return a(name) + "\x00" + b(name) }
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
 
-	"postern/auth"
 	"postern/server"
 	"postern/server/config"
 	"postern/server/firewall"
@@ -109,8 +108,8 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 	if desk.wait(ctx) != nil {
 		return nil // ended before it was released
 	}
-	throttle := auth.NewThrottle(auth.ThrottleOptions{}, log) // it remembers guesses across reloads
-	s, err := setUp(cfg, desk, throttle, log)
+	who := newLogins(log)
+	s, err := setUp(cfg, desk, who, log)
 	if err != nil {
 		desk.fail(err)
 		s.tearDown(log)
@@ -118,7 +117,7 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 	}
 	defer s.tearDown(log)
 
-	serving := &serving{srv: s.server, from: from, throttle: throttle, process: logs.process, sup: sup, end: end, remap: cfg.RemapUSR1, log: log}
+	serving := &serving{srv: s.server, from: from, who: who, process: logs.process, sup: sup, end: end, remap: cfg.RemapUSR1, log: log}
 	running := make(chan struct{})
 	var attending sync.WaitGroup
 	attending.Go(func() { serving.attend(running, signals) })
@@ -156,11 +155,17 @@ func (h *host) tearDown(log zerolog.Logger) {
 }
 
 // setUp opens everything, connects the server and drops privileges. On error the host still holds what was opened.
-func setUp(cfg *config.Config, desk *desk, throttle *auth.Throttle, log zerolog.Logger) (*host, error) {
+func setUp(cfg *config.Config, desk *desk, who *logins, log zerolog.Logger) (*host, error) {
 	h := new(host)
 	parts := server.Parts{Log: log, Lanes: runtime.GOMAXPROCS(0), Management: desk.Interface}
-	var err error
-	if parts.Auth, err = newAuthenticator(cfg, throttle, log); err != nil {
+	used, err := who.openUsed(cfg)
+	if err != nil {
+		return h, err
+	}
+	if used != nil {
+		h.later(used.Close)
+	}
+	if parts.Login, err = who.login(cfg); err != nil {
 		return h, err
 	}
 	if !cfg.LoginMustMatchCert && cfg.WantLogin() && cfg.VerifyClientCert != config.CertNone {
@@ -218,7 +223,7 @@ func stillReadable(cfg *config.Config, log zerolog.Logger) error {
 	if err := check(cfg.CRL.Name); err != nil {
 		return fmt.Errorf("crl-verify: %w: without privileges (user, group) revocations would not be noticed: make it readable to that user", err)
 	}
-	for directive, name := range map[string]string{"config": cfg.Path, "auth-users-file": cfg.Users, "client-config-dir": cfg.ClientConfigDir,
+	for directive, name := range map[string]string{"config": cfg.Path, "auth-users-file": cfg.Users, "auth-totp-file": cfg.TOTPFile, "client-config-dir": cfg.ClientConfigDir,
 		"ca": cfg.CA.Name, "cert": cfg.Cert.Name, "key": cfg.Key.Name} {
 		if err := check(name); err != nil {
 			log.Warn().Err(err).Str("directive", directive).Msg("cannot be read without privileges: changes of it take a restart")

@@ -10,7 +10,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"postern/auth"
 	"postern/server"
 )
 
@@ -26,14 +25,14 @@ func catchSignals() <-chan os.Signal {
 
 // serving is what signals and the supervisor reach of a server that runs.
 type serving struct {
-	srv      *server.Server
-	from     source
-	throttle *auth.Throttle
-	process  *process
-	sup      *supervisor
-	end      context.CancelCauseFunc
-	remap    string // what SIGUSR1 means
-	log      zerolog.Logger
+	srv     *server.Server
+	from    source
+	who     *logins
+	process *process
+	sup     *supervisor
+	end     context.CancelCauseFunc
+	remap   string // what SIGUSR1 means
+	log     zerolog.Logger
 }
 
 var errTerminated = errors.New("terminated signal received: SIGUSR1, which remap-usr1 says")
@@ -73,11 +72,11 @@ func (s *serving) reload() error {
 	if err != nil {
 		return err
 	}
-	a, err := newAuthenticator(cfg, s.throttle, s.log)
+	login, err := s.who.login(cfg)
 	if err != nil {
 		return err
 	}
-	kept, err := s.srv.Reload(cfg, a)
+	kept, err := s.srv.Reload(cfg, login)
 	if err != nil {
 		return err
 	}

@@ -15,14 +15,14 @@ import (
 	"postern/auth"
 )
 
-// userTOTPCommand edits the secrets of totp-secrets-file. The user's password may be in the user file or in
+// userTOTPCommand edits the secrets of auth-totp-file. The user's password may be in the user file or in
 // the directory: here is only the second factor.
 func userTOTPCommand() *cli.Command {
 	return &cli.Command{
 		Name: "totp", Usage: "give a user a TOTP secret, shown once as a URL and a QR code for an authenticator app",
 		ArgsUsage: "NAME",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Value: "totp-secrets", Usage: "the `FILE` of secrets, as totp-secrets-file names it"},
+			&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Value: "totp-secrets", Usage: "the `FILE` of secrets, as auth-totp-file names it"},
 			&cli.StringFlag{Name: "issuer", Value: "Postern", Usage: "the `NAME` that the app shows beside the user's"},
 			&cli.BoolFlag{Name: "renew", Usage: "replace the user's secret; codes and tokens of the old one are refused from now on"},
 			&cli.BoolFlag{Name: "remove", Usage: "take the user's secret away"},

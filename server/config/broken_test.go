@@ -170,6 +170,25 @@ var broken = []struct {
 	{"ldap-url ldaps://a.example\nldap-user-base dc=x\nldap-user-filter (uid=%u)(a=b)", 3, "ldap-user-filter", "balanced brackets"},
 	{"ldap-url ldaps://a.example\nldap-user-base dc=x\nldap-bind-dn cn=y\nldap-bind-password-file empty", 4, "ldap-bind-password-file", "write the password into it"},
 	{"ldap-url ldaps://a.example\nldap-user-base dc=x\nldap-bind-dn cn=y\nldap-bind-password-file two-lines", 4, "ldap-bind-password-file", "only the password belongs into it"},
+	{"auth-gen-token", 1, "auth-gen-token", "must be used with a login"},
+	{"auth-user-pass-optional", 1, "auth-user-pass-optional", "must be used with a login"},
+	{"auth-users-file users\nauth-gen-token soon", 2, "auth-gen-token", "not a number from 0"},
+	{"auth-users-file users\nauth-gen-token 0 0", 2, "auth-gen-token", "not a number from 1"},
+	{"auth-users-file users\nauth-gen-token 0 119", 2, "auth-gen-token", "at least twice hand-window, 120"},
+	{"auth-users-file users\nauth-gen-token external-auth 0", 2, "auth-gen-token", "not `external-auth`"},
+	{"auth-users-file users\nauth-gen-token 0 300 internal-auth", 2, "auth-gen-token", "not `external-auth`"},
+	{"auth-users-file users\nauth-gen-token\nreneg-sec 0", 2, "auth-gen-token", "auth-gen-token 0 3600"},
+	{"auth-users-file users\nauth-gen-token\nauth-gen-token-secret ta.key", 3, "auth-gen-token-secret", "postern key auth-token"},
+	{"auth-users-file users\nauth-gen-token\nauth-gen-token-format openvpn", 3, "auth-gen-token-format", "add auth-gen-token-secret"},
+	{"auth-users-file users\nauth-gen-token\nauth-gen-token-format jwt", 3, "auth-gen-token-format", "not one of: postern, openvpn"},
+	{"auth-totp-file totp", 1, "auth-totp-file", "add a login"},
+	{"auth-users-file users\nauth-totp-file none", 2, "auth-totp-file", "postern user totp"},
+	{"auth-users-file users\nauth-totp required", 2, "auth-totp", "add auth-totp-file"},
+	{"auth-users-file users\nauth-totp-used used", 2, "auth-totp-used", "add auth-totp-file"},
+	{"auth-users-file users\nauth-totp-file totp\nauth-totp maybe", 3, "auth-totp", "not one of: required, optional"},
+	{"auth-users-file users\nauth-totp-file totp\nauth-totp-place middle", 3, "auth-totp-place", "not one of: last, first, apart"},
+	{"auth-users-file users\nauth-totp-file totp\nauth-totp-text 'a \"code\"'", 3, "auth-totp-text", "leave them out"},
+	{"auth-users-file users\nauth-totp-file totp\nauth-totp-used none/used", 3, "auth-totp-used", "the directory does not exist"},
 	// Daemon.
 	{"daemon my vpn", 1, "daemon", "write daemon [NAME]"},
 	{"daemon \"my vpn\"", 1, "daemon", "no blank"},
@@ -318,7 +337,7 @@ func TestS108FilePermissions(t *testing.T) {
 		{name: "directory of all", secret: 0o600, dir: 0o777, key: 0o600, refused: "put it elsewhere"},
 		{name: "readable key", secret: 0o600, dir: 0o755, key: 0o644, noticed: true},
 	} {
-		for _, directive := range []string{"ldap-bind-password-file", "auth-users-file"} {
+		for _, directive := range []string{"ldap-bind-password-file", "auth-users-file", "auth-totp-file"} {
 			t.Run(tt.name+" "+directive, func(t *testing.T) {
 				top := t.TempDir()
 				dir := filepath.Join(top, "d")
@@ -342,7 +361,7 @@ func TestS108FilePermissions(t *testing.T) {
 					t.Fatal(err)
 				}
 				conf := filepath.Join(top, "server.conf")
-				write(t, conf, basic+"ldap-url ldaps://a.example\nldap-user-base dc=x\nldap-bind-dn cn=y\nldap-bind-password-file d/secret\nauth-users-file d/secret\n", 0o644)
+				write(t, conf, basic+"ldap-url ldaps://a.example\nldap-user-base dc=x\nldap-bind-dn cn=y\nldap-bind-password-file d/secret\nauth-users-file d/secret\nauth-totp-file d/secret\nauth-gen-token\n", 0o644)
 				c, r, err := Load(conf)
 				if tt.refused != "" {
 					if err == nil || !strings.Contains(err.Error(), directive+": ") || !strings.Contains(err.Error(), tt.refused) {
@@ -360,6 +379,28 @@ func TestS108FilePermissions(t *testing.T) {
 					t.Errorf("of the key the report says %q", why(r, "key"))
 				}
 			})
+		}
+	}
+}
+
+// S048: whoever can read the key of tokens can be anybody.
+func TestS048TokenSecretIsPrivate(t *testing.T) {
+	for mode, refused := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o620: true} {
+		dir := t.TempDir()
+		id := serverIdentity()
+		for name, text := range map[string]string{
+			"ca.crt": id.cert, "server.crt": id.cert, "server.key": id.key, "users": "", "token.key": tokenKeyText,
+			"server.conf": basic + "auth-users-file users\nauth-gen-token\nauth-gen-token-secret token.key\n",
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chmod(filepath.Join(dir, "token.key"), mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Load(filepath.Join(dir, "server.conf")); (err != nil) != refused || refused && !strings.Contains(err.Error(), "chmod 600") {
+			t.Errorf("mode %04o: %v", mode, err)
 		}
 	}
 }

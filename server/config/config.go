@@ -106,6 +106,21 @@ type Config struct {
 	Users string // auth-users-file
 	// LoginMustMatchCert: login = certificate CN. Default yes.
 	LoginMustMatchCert bool
+	LoginOptional      bool // auth-user-pass-optional
+
+	GenToken      bool          // auth-gen-token
+	TokenLifetime time.Duration // 0: as long as can be
+	TokenRenewal  time.Duration
+	TokenExternal bool     // external-auth
+	TokenSecret   Material // not set: one of the process's own
+	TokenOpenVPN  bool     // Postern: auth-gen-token-format openvpn
+
+	// One-time codes, all Postern's.
+	TOTPFile     string // auth-totp-file; "": none
+	TOTPOptional bool
+	TOTPPlace    TOTPPlace
+	TOTPText     string // "": the default
+	TOTPUsed     string // auth-totp-used
 }
 
 // WantLogin reports whether clients must send a user name and password.

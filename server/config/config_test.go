@@ -102,6 +102,7 @@ var (
 
 const (
 	staticKeyText = "#\n# 2048 bit OpenVPN static key\n#\n-----BEGIN OpenVPN Static key V1-----\n00\n-----END OpenVPN Static key V1-----\n"
+	tokenKeyText  = "-----BEGIN OpenVPN auth-token server key-----\nAA==\n-----END OpenVPN auth-token server key-----\n"
 	v2KeyText     = "-----BEGIN OpenVPN tls-crypt-v2 server key-----\nAA==\n-----END OpenVPN tls-crypt-v2 server key-----\n"
 )
 
@@ -113,7 +114,7 @@ func newMachine() machine {
 		"ta.key": staticKeyText, "tc.key": staticKeyText, "v2.key": v2KeyText, "junk": "hello\n",
 		"other.key": otherIdentity().key, "old.crt": oldIdentity().cert, "old.key": oldIdentity().key,
 		"encrypted.key": "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n",
-		"ccd/DEFAULT":   "", "empty": "", "password": "open sesame\n", "two-lines": "a\nb\n", "users": "",
+		"ccd/DEFAULT":   "", "empty": "", "password": "open sesame\n", "two-lines": "a\nb\n", "users": "", "totp": "", "token.key": tokenKeyText,
 		"loop.conf": "config loop.conf\n",
 	} {
 		m["/etc/openvpn/"+name] = text

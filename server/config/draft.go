@@ -145,6 +145,7 @@ func (d *draft) settle() {
 		path *string
 	}{
 		{"status", &c.Status}, {"log", &c.Log}, {"writepid", &c.WritePID}, {"ifconfig-pool-persist", &c.PoolPersist},
+		{"auth-totp-used", &c.TOTPUsed},
 	} {
 		if *f.path == "" {
 			continue

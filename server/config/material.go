@@ -30,6 +30,7 @@ func (d *draft) readMaterial() {
 		{"tls-auth", &c.TLSAuth, holds("OpenVPN Static key V1", "openvpn --genkey tls-auth FILE or `postern key tls-auth`")},
 		{"tls-crypt", &c.TLSCrypt, holds("OpenVPN Static key V1", "openvpn --genkey tls-crypt FILE or `postern key tls-crypt`")},
 		{"tls-crypt-v2", &c.TLSCryptV2, holds("OpenVPN tls-crypt-v2 server key", "openvpn --genkey tls-crypt-v2-server FILE or `postern key tls-crypt-v2-server`")},
+		{"auth-gen-token-secret", &c.TokenSecret, holds("OpenVPN auth-token server key", "openvpn --genkey auth-token FILE or `postern key auth-token`")},
 	} {
 		if l := d.material[m.name]; l != nil {
 			d.readInto(l, m.into, m.check)
@@ -50,19 +51,27 @@ func (d *draft) readMaterial() {
 	if l := d.material["ldap-bind-password-file"]; l != nil && c.LDAP != nil {
 		d.readPassword(l)
 	}
-	if l := d.material["auth-users-file"]; l != nil {
-		c.Users = d.locate(l, l.args[0])
-		info, err := d.files.Lstat(c.Users)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			d.refuse(l, "there is no file %s: make it with `postern user add`", c.Users)
-		case err != nil:
-			d.refuse(l, "cannot be read: %s", reason(err))
-		case !info.Mode().IsRegular():
-			d.refuse(l, "%s: %v", c.Users, errLink)
-		default:
-			d.checkSecret(l, c.Users, info)
-		}
+	d.findSecret("auth-users-file", &c.Users, "postern user add")
+	d.findSecret("auth-totp-file", &c.TOTPFile, "postern user totp")
+}
+
+// findSecret finds a file of secrets that is read while serving; remedy makes one.
+func (d *draft) findSecret(name string, path *string, remedy string) {
+	l := d.material[name]
+	if l == nil {
+		return
+	}
+	*path = d.locate(l, l.args[0])
+	info, err := d.files.Lstat(*path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		d.refuse(l, "there is no file %s: make it with `%s`", *path, remedy)
+	case err != nil:
+		d.refuse(l, "cannot be read: %s", reason(err))
+	case !info.Mode().IsRegular():
+		d.refuse(l, "%s: %v", *path, errLink)
+	default:
+		d.checkSecret(l, *path, info)
 	}
 }
 
@@ -82,6 +91,9 @@ func (d *draft) readInto(l *directive, into *Material, check func(*draft, *direc
 			return
 		}
 		*into = Material{Name: path, Bytes: b}
+		if l.name == "auth-gen-token-secret" && !d.checkSecret(l, path, info) { // whoever has it is anybody (S048)
+			return
+		}
 		private := l.name == "key" || strings.HasPrefix(l.name, "tls-")
 		if private && info.Mode()&0o077 != 0 {
 			d.notice(l, "%s is group or others accessible: chmod 600 %s", path, path)

@@ -29,6 +29,15 @@ var posternRows = []row{
 		d.cfg.LoginMustMatchCert, err = yesNo(l.args[0])
 		return err
 	}),
+	use("auth-totp-file", "FILE", "One-time codes: who logs in needs, besides the password, the code that an authenticator app shows. FILE has the users' secrets, of the user file's and of the directory's, made with `postern user totp`. Refused when others can read it.", func(d *draft, l *directive) error {
+		d.cfg.TOTPFile = l.args[0] // found in readMaterial
+		return setMaterial(d, l)
+	}),
+	use("auth-totp", "required|optional", "Whether users without a secret are kept out (default), or come in by their password alone.", setTOTP),
+	use("auth-totp-place", "last|first|apart", "Where in a password the code may be, for clients that have one field for both: at its end (default) or its beginning, if there are six digits, or nowhere. Clients that ask for the code by itself are understood in any case.", setTOTPPlace),
+	use("auth-totp-text", "TEXT", "What users are asked, here and in profiles; default \"One-time code\".", setTOTPText),
+	use("auth-totp-used", "FILE", "A file of the server's own in which it remembers over a restart which codes have been used. Without it, codes of the first minute after a start are refused.", func(d *draft, l *directive) error { return d.output(l, &d.cfg.TOTPUsed) }),
+	use("auth-gen-token-format", "postern|openvpn", "What tokens are like: bound to a client's certificate, and over when its user's password or code has changed (default); or such that servers of OpenVPN with the same `auth-gen-token-secret` take them too.", setTokenFormat),
 	use("nat", "yes|no", "Let clients reach what this machine reaches, with its address: forwarding and masquerading in a firewall table of Postern's own. Default no.", func(d *draft, l *directive) (err error) {
 		d.cfg.NAT, err = yesNo(l.args[0])
 		return err

@@ -143,7 +143,7 @@ func (d *draft) checkTLS() {
 // checkLogin holds the logins against what relies on them.
 func (d *draft) checkLogin() {
 	c := d.cfg
-	login := c.WantLogin() || d.anyRefused("auth-user-pass-verify", "plugin", "management-client-auth", "auth-users-file")
+	login := d.wantsLogin()
 	if c.VerifyClientCert != CertRequire && !login {
 		d.refuse(d.last["verify-client-cert"], "must be used with a login (ldap-url or auth-users-file): anybody could come in")
 	}
@@ -162,6 +162,18 @@ func (d *draft) checkLogin() {
 			d.notice(d.last["verify-client-cert"], "clients without a certificate have no name: add username-as-common-name")
 		}
 	}
+	for _, name := range []string{"auth-user-pass-optional", "auth-gen-token"} {
+		if d.has(name) && !login {
+			d.refuse(d.last[name], "must be used with a login (ldap-url or auth-users-file): there is none")
+		}
+	}
+	d.checkTokens()
+	d.checkTOTP()
+}
+
+// wantsLogin reports whether clients log in, or would but for what has been refused.
+func (d *draft) wantsLogin() bool {
+	return d.cfg.WantLogin() || d.anyRefused("auth-user-pass-verify", "plugin", "management-client-auth", "auth-users-file")
 }
 
 // anyRefused reports whether one of these directives was written and refused; what it would have given is then no

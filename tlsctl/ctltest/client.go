@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -50,8 +51,10 @@ type Config struct {
 	Login    bool
 	Username string
 	Password string
-	PeerInfo string // "" means PeerInfo26
-	Options  string // the OCC string; "" means one of 2.6
+	// Credentials, if set, are asked at each negotiation what takes the place of Username and Password.
+	Credentials func() (username, password string)
+	PeerInfo    string // "" means PeerInfo26
+	Options     string // the OCC string; "" means one of 2.6
 	// Exchange, if set, may change the key exchange message before it is sent.
 	Exchange func(message []byte) []byte
 	// PushRequest is how often a client that was not told to wait asks for its options; 0 means 5 s.
@@ -413,6 +416,28 @@ func (c *Client) Failures() []error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append([]error(nil), c.failures...)
+}
+
+// Token returns the newest auth-token, and the name that was pushed with one; "" without.
+func (c *Client) Token() (token, user string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.messages {
+		if !strings.HasPrefix(m, "PUSH_REPLY,") {
+			continue
+		}
+		for option := range strings.SplitSeq(m, ",") {
+			if t, ok := strings.CutPrefix(option, "auth-token "); ok {
+				token = t
+			}
+			if u, ok := strings.CutPrefix(option, "auth-token-user "); ok {
+				if name, err := base64.StdEncoding.DecodeString(u); err == nil {
+					user = string(name)
+				}
+			}
+		}
+	}
+	return token, user
 }
 
 // Deliver takes a packet of the server. It may overwrite it.

@@ -26,7 +26,11 @@ func newExchange(cfg *Config) *exchange {
 	x := &exchange{preMaster: random[:48], random1: random[48:80], random2: random[80:]}
 	x.strings[0] = &cfg.Options
 	if cfg.Login {
-		x.strings[1], x.strings[2] = &cfg.Username, &cfg.Password
+		user, password := cfg.Username, cfg.Password
+		if cfg.Credentials != nil {
+			user, password = cfg.Credentials()
+		}
+		x.strings[1], x.strings[2] = &user, &password
 	}
 	x.strings[3] = &cfg.PeerInfo
 	return x

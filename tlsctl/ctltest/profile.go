@@ -20,7 +20,7 @@ type Profile struct {
 func (p *Profile) Apply(c *Config) {
 	b := p.behaviour
 	b.TLS, b.Wrap, b.CryptV2, b.Stream = c.TLS, c.Wrap, c.CryptV2, c.Stream
-	b.Login, b.Username, b.Password, b.Exchange = c.Login, c.Username, c.Password, c.Exchange
+	b.Login, b.Username, b.Password, b.Credentials, b.Exchange = c.Login, c.Username, c.Password, c.Credentials, c.Exchange
 	*c = b
 }
 
