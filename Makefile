@@ -15,13 +15,15 @@ export GOFLAGS += -buildvcs=false
 TESTFLAGS ?=
 # How long each fuzz target runs: so many inputs, whatever the machine, or a time such as 5s.
 FUZZTIME ?= 20000x
+# How long make soak goes on.
+SOAK ?= 10m
 # Arguments for postern quickstart in `make run`.
 ARGS ?=
 
 DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
 TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps gcc libc6-dev
 
-.PHONY: help build run demo test unit race fuzz e2e vet clean go root
+.PHONY: help build run demo test unit race fuzz e2e soak vet clean go root
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +70,9 @@ fuzz: go ## every fuzz target for a short time; FUZZTIME=1m for longer
 
 e2e: go ## as root: the stock openvpn client and slapd against bin/postern in namespaces; TESTFLAGS="-run E2EFloat"
 	CGO_ENABLED=0 $(GO) test -count 1 -timeout 15m -run '^TestE2E' $(TESTFLAGS) ./cmd/postern
+
+soak: go ## as root: 20 stock clients that renegotiate, roam and restart for SOAK=10m; two minutes of it are in e2e
+	CGO_ENABLED=0 SOAK=$(SOAK) $(GO) test -count 1 -timeout 0 -run '^TestE2ESoak$$' -v $(TESTFLAGS) ./cmd/postern
 
 vet: go ## gofmt and go vet
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); [ -z "$$unformatted" ] || { echo "not in gofmt's form: $$unformatted"; exit 1; }

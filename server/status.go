@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -29,6 +30,8 @@ type Snapshot struct {
 	Pool     PoolStatus        `json:"pool"`
 	Drops    map[string]uint64 `json:"drops"`
 	Panics   uint64            `json:"panics"`
+	// Goroutines of the whole process: what grows with time leaks.
+	Goroutines int `json:"goroutines"`
 	// Unread is how many events were dropped because a management client did not read (S098).
 	Unread uint64 `json:"management_events_dropped,omitempty"`
 }
@@ -63,7 +66,7 @@ type ClientStatus struct {
 // Snapshot gathers the server's state. Any goroutine.
 func (s *Server) Snapshot() Snapshot {
 	snap := Snapshot{Time: time.Now(), Started: s.started, Device: s.parts.Device.Name(), Drops: s.drops.snapshot(),
-		Panics: tlsctl.Panics() + s.panics.Load(), Clients: []ClientStatus{}}
+		Panics: tlsctl.Panics() + s.panics.Load(), Goroutines: runtime.NumGoroutine(), Clients: []ClientStatus{}}
 	snap.Pool.Leased, snap.Pool.Size = s.pool.usage()
 	if m := s.parts.Management; m != nil {
 		snap.Unread = m.Dropped()
