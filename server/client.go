@@ -18,10 +18,16 @@ import (
 
 // outside is a client's address as the world sees it. It means something only together with the door it came to: a
 // translator may give two clients one address and port when they talk to different ports of ours, or one over UDP and
-// one over TCP.
+// one over TCP. So it is with the address of ours that the client talks to, where a listener has several (multihome).
 type outside struct {
-	door any // the *gatekeeper of a UDP listener, or the *link.Stream itself
-	addr netip.AddrPort
+	door  any // the *gatekeeper of a UDP listener, or the *link.Stream itself
+	addr  netip.AddrPort
+	local link.Local
+}
+
+// train is packets for this address.
+func (o *outside) train(b []byte) link.Train {
+	return link.Train{Addr: o.addr, Bytes: b, Size: len(b), Local: o.local}
 }
 
 // path is how a client is reached now. Immutable; a float publishes a new one.
@@ -129,7 +135,7 @@ func (c *client) Send(pkt []byte) {
 		}
 		return
 	}
-	one := [1]link.Train{{Addr: p.addr, Bytes: pkt, Size: len(pkt)}}
+	one := [1]link.Train{p.train(pkt)}
 	_ = p.sock.Send(one[:]) // a lost control packet is sent again by the reliability layer
 }
 

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -13,13 +12,13 @@ import (
 
 // control takes one packet that is not data: to the session it names, or to the gate. Lanes call it; it copies and
 // never waits.
-func (s *Server) control(u *uplink, from netip.AddrPort, pkt []byte) {
+func (s *Server) control(u *uplink, from outside, pkt []byte) {
 	_, _, sid, ok := tlsctl.PeekSession(pkt)
 	if !ok {
 		s.drops.add(dropMalformed)
 		return
 	}
-	if c := s.table.control(outside{u.door, from}, sid); c != nil {
+	if c := s.table.control(from, sid); c != nil {
 		c.rx.bytes.Add(uint64(len(pkt)))
 		c.session.Deliver(pkt)
 		return
@@ -47,7 +46,7 @@ type gatekeeper struct {
 
 type greeting struct {
 	u    *uplink
-	from netip.AddrPort
+	from outside
 	n    int
 	buf  [maxGreeting]byte
 }
@@ -61,7 +60,7 @@ func newGatekeeper(s *Server, g *tlsctl.Gate) *gatekeeper {
 }
 
 // put queues a copy of pkt, or drops it.
-func (k *gatekeeper) put(u *uplink, from netip.AddrPort, pkt []byte) {
+func (k *gatekeeper) put(u *uplink, from outside, pkt []byte) {
 	if len(pkt) > maxGreeting {
 		k.srv.drops.add(dropMalformed)
 		return
@@ -98,12 +97,12 @@ func (k *gatekeeper) greet(ctx context.Context, g *greeting) {
 	if k.srv.closing.Load() {
 		return // whoever got a cookie now would wait for a server that is gone; unanswered, it asks the next one
 	}
-	reply, o := k.gate.Greet(time.Now(), g.from, g.buf[:g.n])
+	reply, o := k.gate.GreetAt(time.Now(), g.from.addr, g.from.local.Addr, g.buf[:g.n])
 	switch {
 	case o != nil:
-		k.srv.open(ctx, k.gate, o, &path{outside{k, g.from}, g.u.sock, g.u.lane.sender}, false)
+		k.srv.open(ctx, k.gate, o, &path{g.from, g.u.sock, g.u.lane.sender}, false)
 	case reply != nil:
-		one := [1]link.Train{{Addr: g.from, Bytes: reply, Size: len(reply)}}
+		one := [1]link.Train{g.from.train(reply)}
 		_ = g.u.sock.Send(one[:]) // a full send buffer drops it (S006)
 	default:
 		k.srv.drops.add(dropStranger)

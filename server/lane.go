@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 
 	"postern/server/datachan"
@@ -178,13 +177,13 @@ func (u *uplink) train(t *link.Train, now int64) error {
 		h, ok := datachan.ParseHeader(pkt)
 		if !ok {
 			u.finish(t, now)
-			srv.control(u, t.Addr, pkt)
+			srv.control(u, u.where(t), pkt)
 			continue
 		}
 		if head := uint32(h.Peer)<<8 | uint32(pkt[0]); r.key == nil || head != r.head {
 			u.finish(t, now)
 			r.head = head
-			if !u.find(r, &h, t.Addr) {
+			if !u.find(r, &h, t) {
 				continue
 			}
 			r.key.Lock()
@@ -220,13 +219,13 @@ func (u *uplink) train(t *link.Train, now int64) error {
 }
 
 // find names the client and key of a data packet.
-func (u *uplink) find(r *run, h *datachan.Header, from netip.AddrPort) bool {
+func (u *uplink) find(r *run, h *datachan.Header, t *link.Train) bool {
 	srv := u.lane.srv
 	switch {
 	case u.only != nil:
 		r.c = u.only
 	case h.Op == datachan.OpDataV1:
-		r.c = srv.table.at(outside{u.door, from})
+		r.c = srv.table.at(u.where(t))
 	default:
 		if r.c = srv.table.peer(h.Peer); r.c != nil && r.c.stream {
 			r.c = nil // a stream's client does not speak from a socket (S078)
@@ -275,10 +274,13 @@ func (u *uplink) finish(t *link.Train, now int64) {
 	if u.only != nil || !r.newest || r.head&0xff>>3 != datachan.OpDataV2 || c.outgrown.Load() == r.key {
 		return
 	}
-	if p := c.path.Load(); p.addr != t.Addr || p.sock != u.sock {
-		u.lane.srv.float(c, p, &path{outside{u.door, t.Addr}, u.sock, u.lane.sender})
+	if p := c.path.Load(); p.addr != t.Addr || p.sock != u.sock || p.local != t.Local {
+		u.lane.srv.float(c, p, &path{u.where(t), u.sock, u.lane.sender})
 	}
 }
+
+// where is the outside address that a train came from.
+func (u *uplink) where(t *link.Train) outside { return outside{u.door, t.Addr, t.Local} }
 
 // payload handles one decrypted payload.
 func (u *uplink) payload(r *run, b []byte) {

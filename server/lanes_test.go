@@ -81,7 +81,7 @@ func newBench(t testing.TB, members int) *bench {
 	for i := range members {
 		m := &benchMember{inside: plus(w.cfg.Pool4.First, i), addr: netip.AddrPortFrom(homeAddr.Addr(), uint16(40000+i))}
 		m.c = &client{srv: srv}
-		m.c.path.Store(&path{outside{b, m.addr}, &b.sock, b.lane.sender})
+		m.c.path.Store(&path{outside{door: b, addr: m.addr}, &b.sock, b.lane.sender})
 		srv.table.clients[m.c] = struct{}{}
 		secret := func(j int) []byte {
 			return slices.Concat(binary.BigEndian.AppendUint64(nil, uint64(2*i+j+1)), make([]byte, 120))

@@ -24,8 +24,9 @@ type sender struct {
 	used    int
 	trains  []link.Train
 	socks   []link.Socket // of each train
-	last    *client       // whose train is the last one
+	last    *path         // of the last train
 	lastKey *datachan.Key
+	class   uint8   // of the packets at work, with passtos
 	grows   bool    // the last train may grow
 	busy    *client // whose packet is at work
 	scratch datachan.Scratch
@@ -114,6 +115,10 @@ func (s *sender) add(c *client, p *tun.Packet) {
 		return
 	}
 	pt := c.path.Load()
+	s.class = 0
+	if s.srv.passTOS {
+		s.class = tun.Class(p.Bytes)
+	}
 	bytes, inside, packets := 0, 0, 0
 	for i := range n {
 		seg, err := p.Segment(i)
@@ -139,6 +144,10 @@ func (s *sender) add(c *client, p *tun.Packet) {
 // addPayload seals one payload that is no packet of the TUN: from another client, or a ping. As add.
 func (s *sender) addPayload(c *client, payload []byte) {
 	s.busy = c
+	s.class = 0
+	if s.srv.passTOS {
+		s.class = tun.Class(payload)
+	}
 	key := c.ring.Sending()
 	if key == nil {
 		s.srv.drops.add(dropNotUp)
@@ -172,17 +181,17 @@ func (s *sender) seal(c *client, pt *path, key *datachan.Key, payload []byte, id
 		return 0
 	}
 	s.used += n
-	if s.grows && s.last == c && s.lastKey == key {
+	if s.grows && s.last == pt && s.lastKey == key {
 		t := &s.trains[len(s.trains)-1]
-		if t.Addr == pt.addr && n <= t.Size && len(t.Bytes) < maxTrain*t.Size {
+		if n <= t.Size && t.Class == s.class && len(t.Bytes) < maxTrain*t.Size {
 			t.Bytes = t.Bytes[:len(t.Bytes)+n]
 			s.grows = n == t.Size
 			return n
 		}
 	}
-	s.trains = append(s.trains, link.Train{Addr: pt.addr, Bytes: s.arena[start : start+n], Size: n})
+	s.trains = append(s.trains, link.Train{Addr: pt.addr, Bytes: s.arena[start : start+n], Size: n, Local: pt.local, Class: s.class})
 	s.socks = append(s.socks, pt.sock)
-	s.last, s.lastKey, s.grows = c, key, true
+	s.last, s.lastKey, s.grows = pt, key, true
 	return n
 }
 

@@ -56,6 +56,7 @@ type Server struct {
 	pool  *pool // nil without one
 
 	clientToClient bool
+	passTOS        bool
 	started        time.Time
 	clock          atomic.Int64 // whole seconds since started; the keeper moves it
 	live           atomic.Pointer[live]
@@ -101,7 +102,7 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	}
 	s := &Server{
 		parts: parts, log: parts.Log, table: newTable(cfg), half: newHalfOpen(), pool: newPool(cfg),
-		clientToClient: cfg.ClientToClient, started: time.Now(), drained: make(chan struct{}),
+		clientToClient: cfg.ClientToClient, passTOS: cfg.PassTOS, started: time.Now(), drained: make(chan struct{}),
 	}
 	s.adopt(&live{cfg: cfg, login: parts.Login, creds: creds})
 	if s.pool != nil && parts.Pool != nil {

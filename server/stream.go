@@ -133,7 +133,7 @@ func (s *Server) greet(ctx context.Context, st *link.Stream, from netip.AddrPort
 		s.drops.add(dropStranger)
 		return nil
 	}
-	c := s.open(ctx, s.streamGate, o, &path{outside{st, from}, st, lane.sender}, true)
+	c := s.open(ctx, s.streamGate, o, &path{outside{door: st, addr: from}, st, lane.sender}, true)
 	if c == nil {
 		return nil
 	}

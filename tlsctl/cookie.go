@@ -16,12 +16,13 @@ const (
 // cookieJar makes the server's session ids for clients that have proved nothing, and knows its own again. A session
 // id is the start of
 //
-//	HMAC-SHA256(key, slot (8) | 4 or 6 (1) | address (4, 16) | port (2) | client's session id (8) | listener)
+//	HMAC-SHA256(key, slot (8) | 4 or 6 (1) | address (4, 16) | port (2) | client's session id (8) | [local address] | listener)
 //
 // so only who receives the answer sent to an address can come back from it. One goroutine's.
 type cookieJar struct {
 	mac      hash.Hash
 	listener []byte
+	local    netip.Addr // of ours that the packet at hand came to, where the listener has several
 	slotSecs int64
 	input    []byte
 	sum      [sha256.Size]byte
@@ -32,7 +33,7 @@ func newCookieJar(key []byte, listener string, handWindowSecs int64) *cookieJar 
 		mac:      hmac.New(sha256.New, key),
 		listener: []byte(listener),
 		slotSecs: max(1, (handWindowSecs+1)/2),
-		input:    make([]byte, 0, 8+1+16+2+sessionIDLen+len(listener)),
+		input:    make([]byte, 0, 8+1+16+2+sessionIDLen+16+len(listener)),
 	}
 }
 
@@ -64,6 +65,10 @@ func (j *cookieJar) bakeSlot(slot int64, from netip.AddrPort, client SessionID) 
 	}
 	b = binary.BigEndian.AppendUint16(b, from.Port())
 	b = append(b, client[:]...)
+	if j.local.IsValid() {
+		a := j.local.As16()
+		b = append(b, a[:]...)
+	}
 	b = append(b, j.listener...)
 
 	j.mac.Reset()

@@ -145,8 +145,14 @@ func (s *stranger) early() bool { return s.v2 && s.number.id>>24 == earlyNegotia
 // came from, or dropped; it is never longer than pkt, and valid until the next call. o, if any, is a client to
 // begin a session for; Settle wants to hear of its end. pkt is left as it is. One goroutine calls Greet.
 func (g *Gate) Greet(now time.Time, from netip.AddrPort, pkt []byte) (reply []byte, o *Opening) {
+	return g.GreetAt(now, from, netip.Addr{}, pkt)
+}
+
+// GreetAt is Greet for a listener with several addresses: what an address proved to one of them it did not to another.
+func (g *Gate) GreetAt(now time.Time, from netip.AddrPort, local netip.Addr, pkt []byte) (reply []byte, o *Opening) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.jar.local = local
 	s, ok := g.meet(pkt)
 	if !ok {
 		return nil, nil

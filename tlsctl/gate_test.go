@@ -283,6 +283,28 @@ func TestGatesShareCookies(t *testing.T) {
 	}
 }
 
+// An address that is proven to one of a listener's own addresses is not proven to another, or to none (S002).
+func TestGateTellsLocalAddressesApart(t *testing.T) {
+	m := gateModes(t)[0]
+	one, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	g := newTestGate(t, Wrapping{})
+	reset := m.client().Seal(nil, &Packet{Opcode: m.reset, Session: clientID})
+	reply, _ := g.GreetAt(gateNow, gateFrom, one, reset)
+	answer, err := m.client().Open(reply)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := m.client().Seal(nil, &Packet{Opcode: OpAck, Session: clientID, Acks: []PacketID{0}, Remote: answer.Session})
+	for _, c := range []struct {
+		local netip.Addr
+		want  bool
+	}{{other, false}, {netip.Addr{}, false}, {one, true}} {
+		if _, o := g.GreetAt(gateNow, gateFrom, c.local, third); (o != nil) != c.want {
+			t.Errorf("asked at %v: opened = %v", c.local, o != nil)
+		}
+	}
+}
+
 // The first message without the acknowledgement that was lost gets the cookie again, in an answer that is shorter.
 func TestGateRepeatsLostCookie(t *testing.T) {
 	forEachMode(t, func(t *testing.T, m gateMode) {

@@ -81,6 +81,18 @@ func Destination(p []byte) (a netip.Addr, ok bool) {
 	return netip.Addr{}, false
 }
 
+// Class returns the DSCP of an IP packet where TOS and traffic class have it, in the upper six bits of a byte; 0 for what
+// is not IPv4 or IPv6.
+func Class(p []byte) uint8 {
+	switch {
+	case len(p) >= 20 && p[0]>>4 == 4:
+		return p[1] &^ 3
+	case len(p) >= 40 && p[0]>>4 == 6:
+		return (p[0]<<4 | p[1]>>4) &^ 3
+	}
+	return 0
+}
+
 // Source returns the source address of an IP packet, as Destination does.
 func Source(p []byte) (a netip.Addr, ok bool) {
 	switch {

@@ -21,7 +21,6 @@ import (
 	"postern/server/config"
 	"postern/server/firewall"
 	"postern/server/hostnet"
-	"postern/server/link"
 	"postern/tun"
 )
 
@@ -228,34 +227,6 @@ func stillReadable(cfg *config.Config, log zerolog.Logger) error {
 		if err := check(name); err != nil {
 			log.Warn().Err(err).Str("directive", directive).Msg("cannot be read without privileges: changes of it take a restart")
 		}
-	}
-	return nil
-}
-
-// listen opens the sockets.
-func (h *host) listen(cfg *config.Config, parts *server.Parts) error {
-	for _, l := range cfg.Listen {
-		switch l.Network {
-		case "udp":
-			socks, err := link.ListenUDP(l.Addr, link.UDPOptions{Lanes: parts.Lanes, V6Only: l.V6Only, RecvBuf: cfg.RecvBuf, SendBuf: cfg.SendBuf, Plain: cfg.NoOffload})
-			if err != nil {
-				return fmt.Errorf("listen on udp %v: %w", l.Addr, err)
-			}
-			u := server.UDPListener{Local: l.Addr}
-			for _, s := range socks {
-				u.Sockets = append(u.Sockets, s)
-				h.later(s.Close)
-			}
-			parts.UDP = append(parts.UDP, u)
-		case "tcp":
-			ln, err := link.ListenTCP(l.Addr, link.TCPOptions{V6Only: l.V6Only, RecvBuf: cfg.RecvBuf, SendBuf: cfg.SendBuf, QueuePackets: cfg.TCPQueue})
-			if err != nil {
-				return fmt.Errorf("listen on tcp %v: %w", l.Addr, err)
-			}
-			parts.TCP = append(parts.TCP, ln)
-			h.later(ln.Close)
-		}
-		h.listening = append(h.listening, l.Network+" "+l.Addr.String())
 	}
 	return nil
 }

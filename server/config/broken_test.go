@@ -52,6 +52,10 @@ var broken = []struct {
 	{"local 10.0.0.1\nproto udp6", 1, "local", "different address families"},
 	{"bind both", 1, "bind", "not one of: ipv6only"},
 	{"socket-flags TCP_CORK", 1, "socket-flags", "only TCP_NODELAY"},
+	{"multihome all", 1, "multihome", "not one of: same-interface"},
+	{"bind-dev eth/1", 1, "bind-dev", "cannot be the name of a network device"},
+	{"mark 0", 1, "mark", "not a number from 1"},
+	{"mtu-disc perhaps", 1, "mtu-disc", "not one of: no, maybe, yes"},
 	{"sndbuf -1", 1, "sndbuf", "not a number from 0"},
 	{"port-share 127.0.0.1 443", 1, "port-share", "not supported yet"},
 	// Device and addresses.

@@ -14,9 +14,16 @@ type Config struct {
 	Path string // the file it came from
 	Dir  string // directory that relative names start from (the working directory, or cd)
 
-	Listen     []Listen
-	SendBuf    int // SO_SNDBUF bytes; 0 leaves ours
-	RecvBuf    int
+	Listen  []Listen
+	SendBuf int // SO_SNDBUF bytes; 0 leaves ours
+	RecvBuf int
+	// Multihome: answer from the address that was asked; SameInterface: also by the interface.
+	Multihome, SameInterface bool
+	BindDev                  string // the one interface to listen on; "" all
+	Mark                     uint32 // SO_MARK; 0 none
+	MTUDisc                  string // no, maybe, yes; "" leaves it to the system
+	PassTOS                  bool
+
 	MaxClients int
 	TCPQueue   int // tcp-queue-limit, packets
 

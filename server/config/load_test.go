@@ -35,6 +35,9 @@ func TestValues(t *testing.T) {
 			[]string{"192.0.2.1:7", "192.0.2.2:1195"}},
 		{"sndbuf 1000\nrcvbuf 0", func(c *Config) any { return [2]int{c.SendBuf, c.RecvBuf} }, [2]int{1000, 0}},
 		{"", func(c *Config) any { return []int{c.MaxClients, c.TCPQueue} }, []int{1024, 64}},
+		{"multihome", func(c *Config) any { return [2]bool{c.Multihome, c.SameInterface} }, [2]bool{true, false}},
+		{"multihome same-interface", func(c *Config) any { return [2]bool{c.Multihome, c.SameInterface} }, [2]bool{true, true}},
+		{"bind-dev eth1\nmark 4294967295\nmtu-disc yes\npasstos", func(c *Config) any { return []any{c.BindDev, c.Mark, c.MTUDisc, c.PassTOS} }, []any{"eth1", uint32(1<<32 - 1), "yes", true}},
 		{"max-clients 7\ntcp-queue-limit 9", func(c *Config) any { return []int{c.MaxClients, c.TCPQueue} }, []int{7, 9}},
 
 		// Device and addresses.
@@ -203,7 +206,7 @@ func TestNotices(t *testing.T) {
 		{"setenv opt frobnicate 1", "frobnicate", "ignored unknown directive; setenv opt makes it optional"},
 		{"setenv opt up /bin/x", "up", "ignored not supported yet; setenv opt makes it optional"},
 		{"ignore-unknown-option frobnicate\nfrobnicate 1", "frobnicate", "ignored unknown directive; ignore-unknown-option at /etc/openvpn/server.conf:7 allows it to be unknown"},
-		{"ignore-unknown-option passtos\npasstos", "passtos", "ignored not supported yet; ignore-unknown-option at"},
+		{"ignore-unknown-option vlan-tagging\nvlan-tagging", "vlan-tagging", "ignored not supported yet; ignore-unknown-option at"},
 		{"setenv FORWARD_COMPATIBLE 1\nfrobnicate 1", "frobnicate", "ignored unknown directive; setenv FORWARD_COMPATIBLE at /etc/openvpn/server.conf:7"},
 		{"verb 3\nverb 4\nverb 5", "verb", "used "},
 		{"ifconfig-pool-persist ipp.txt\nduplicate-cn", "ifconfig-pool-persist", "notice with duplicate-cn nothing is remembered"},

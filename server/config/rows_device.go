@@ -67,10 +67,18 @@ func setDev(d *draft, l *directive) error {
 		return errors.New("a server needs a device: write `dev tun`")
 	case name == "tap" || strings.HasPrefix(name, "tap") && !d.has("dev-type"):
 		return errTap
-	case name == "" || len(name) > 15 || strings.ContainsAny(name, "/ \t:%") || name == "." || name == "..":
-		return fmt.Errorf("%q cannot be the name of a network device: at most 15 bytes, without / and blanks", name)
+	}
+	if err := checkDeviceName(name); err != nil {
+		return err
 	}
 	d.cfg.Dev = name
+	return nil
+}
+
+func checkDeviceName(name string) error {
+	if name == "" || len(name) > 15 || strings.ContainsAny(name, "/ \t:%") || name == "." || name == ".." {
+		return fmt.Errorf("%q cannot be the name of a network device: at most 15 bytes, without / and blanks", name)
+	}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -20,9 +21,9 @@ var transportRows = []row{
 	accept("rport", "N", "clients only: a server answers where packets came from"),
 	use("bind", "[ipv6only]", "`ipv6only` keeps IPv4 off a socket for IPv6.", setBind),
 	refuse("nobind", "a server needs its port: remove the line"),
-	later("multihome", "[same-interface]", "write `local ADDRESS`, once for each address: answers then leave from the one that was called"),
-	later("bind-dev", "DEV", "use `local ADDRESS` of that device"),
-	later("mark", "N", "route by port or address instead"),
+	use("multihome", "[same-interface]", "Over UDP answer from the address that was asked, where the socket has more than one; with `same-interface` also by the interface that the question came by. TCP always does.", setMultihome),
+	use("bind-dev", "DEV", "Listen on this interface only, as with a VRF.", setBindDev),
+	use("mark", "N", "The mark that packets to clients carry for the host's routing rules and firewall, 1 to 4294967295.", setMark),
 	use("sndbuf", "BYTES", "The socket's send buffer; 0 leaves what Postern chooses.", count(0, 1<<30, func(c *Config) *int { return &c.SendBuf })),
 	use("rcvbuf", "BYTES", "The socket's receive buffer; 0 leaves what Postern chooses.", count(0, 1<<30, func(c *Config) *int { return &c.RecvBuf })),
 	use("socket-flags", "FLAG...", "Only TCP_NODELAY, which is always set.", checkSocketFlags),
@@ -30,8 +31,8 @@ var transportRows = []row{
 	use("tcp-queue-limit", "PACKETS", "How many packets wait for a TCP client before more are dropped; default 64.", count(1, 65536, func(c *Config) *int { return &c.TCPQueue })),
 	accept("bcast-buffers", "N", "there are no broadcasts on a tun device"),
 	later("port-share", "HOST PORT [DIR]", "give the other service a port of its own"),
-	later("mtu-disc", "no|maybe|yes", "remove the line; `mssfix` keeps packets small enough"),
-	later("passtos", "", "remove the line; outer packets keep the default class"),
+	use("mtu-disc", "no|maybe|yes", "What becomes of packets that are too large for the path to a client: `no` and `maybe` have them fragmented, `maybe` within what the kernel knows of the path; with `yes` they are dropped. Default the system's setting, on Linux maybe.", setMTUDisc),
+	use("passtos", "", "Over UDP give outer packets the class (DSCP) of the packet inside.", switchOn(func(c *Config) *bool { return &c.PassTOS })),
 	accept("proto-force", "udp|tcp", "clients only: picks among remotes"),
 	accept("float", "", "clients that sent a peer id may always change their address, after a packet that authenticates"),
 	refuse("remote", "a server has no remote: remove the line"),
@@ -117,6 +118,30 @@ func setBind(d *draft, l *directive) error {
 	}
 	d.v6only = l.arg(0) == "ipv6only"
 	return nil
+}
+
+func setMultihome(d *draft, l *directive) error {
+	d.cfg.Multihome, d.cfg.SameInterface = true, l.arg(0) == "same-interface"
+	return choice("same-interface")(d, l)
+}
+
+func setBindDev(d *draft, l *directive) error {
+	if err := checkDeviceName(l.args[0]); err != nil {
+		return err
+	}
+	d.cfg.BindDev = l.args[0]
+	return nil
+}
+
+func setMark(d *draft, l *directive) error {
+	n, err := number(l.args[0], 1, math.MaxUint32)
+	d.cfg.Mark = uint32(n)
+	return err
+}
+
+func setMTUDisc(d *draft, l *directive) error {
+	d.cfg.MTUDisc = l.args[0]
+	return choice("no", "maybe", "yes")(d, l)
 }
 
 func checkSocketFlags(d *draft, l *directive) error {

@@ -37,7 +37,7 @@ func TestSampleConfigurations(t *testing.T) {
 		"nyr":              nil,
 		"peer-fingerprint": nil,
 		"pfsense": {"up", "down", "client-connect", "client-disconnect", "auth-user-pass-verify", "tls-verify",
-			"capath", "passtos", "ncp-disable"},
+			"capath", "ncp-disable"},
 		"site-to-site": {"comp-lzo", "auth-user-pass-verify", "plugin", "chroot"},
 	}
 	files, err := filepath.Glob("testdata/conf/*.conf")

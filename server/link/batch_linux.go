@@ -22,7 +22,7 @@ type batch struct {
 	sender
 }
 
-func newBatch(u *UDP) (*batch, error) {
+func newBatch(u *UDP, o UDPOptions) (*batch, error) {
 	raw, err := u.conn.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -34,13 +34,21 @@ func newBatch(u *UDP) (*batch, error) {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 		_, probe := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
 		b.gso = probe == nil
-		family, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-		return err
+		if family, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || !o.Multihome {
+			return err
+		}
+		if !u.local.Addr().IsUnspecified() && !o.SameInterface {
+			return nil // it has one address, from which all leaves anyway
+		}
+		if family == unix.AF_INET6 {
+			return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		}
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 	})
 	if err != nil {
 		return nil, err
 	}
-	b.receiver.init(u, raw)
+	b.receiver.init(u, raw, o.SameInterface)
 	b.sender.init(u, raw, family)
 	return b, nil
 }

@@ -14,6 +14,14 @@ type Train struct {
 	Addr  netip.AddrPort // unmapped (never IPv4-in-IPv6)
 	Bytes []byte
 	Size  int
+	Local Local // where it came to or shall leave from; zero leaves that to the kernel
+	Class uint8 // the DSCP, in TOS's upper six bits, that it shall leave with
+}
+
+// Local is an end of ours. Receive fills it in on a socket that is multihomed, and Send heeds it where it is set.
+type Local struct {
+	Addr      netip.Addr // unmapped
+	Interface int        // the index; 0: the routing table decides
 }
 
 // A Socket is one way to reach clients: a UDP socket that many share, or one client's TCP stream.

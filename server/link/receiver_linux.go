@@ -1,6 +1,7 @@
 package link
 
 import (
+	"net/netip"
 	"syscall"
 	"unsafe"
 
@@ -11,6 +12,8 @@ import (
 type receiver struct {
 	u   *UDP
 	raw syscall.RawConn
+
+	sameInterface bool // answers shall leave by the interface that packets came by
 
 	trains []Train
 	used   int // headers the last call filled in
@@ -24,12 +27,12 @@ type receiver struct {
 	buf      []byte // recvBatch buffers, stride apart
 }
 
-// recvControl takes the control messages of one datagram: the segment size, with room for the address it was sent
-// to. The uint64s align it.
+// recvControl takes the control messages of one datagram: the segment size, and the address it was sent to. The uint64s
+// align it.
 type recvControl [8]uint64
 
-func (r *receiver) init(u *UDP, raw syscall.RawConn) {
-	r.u, r.raw = u, raw
+func (r *receiver) init(u *UDP, raw syscall.RawConn, sameInterface bool) {
+	r.u, r.raw, r.sameInterface = u, raw, sameInterface
 	r.trains = make([]Train, 0, recvBatch)
 	r.buf = make([]byte, recvBatch*stride) // pages that no datagram reaches stay untouched
 	r.used = recvBatch
@@ -109,8 +112,15 @@ func (r *receiver) collect() []Train {
 		}
 		at := i * stride
 		t := Train{Addr: take(&r.names[i]), Bytes: r.buf[at : at+n : at+n+Slack], Size: n}
-		if size := r.controls[i].segmentSize(int(h.Controllen)); size > 0 && size < n {
+		size, local := r.controls[i].read(int(h.Controllen))
+		if size > 0 && size < n {
 			t.Size = size
+		}
+		if local.Addr.IsValid() {
+			if !r.sameInterface {
+				local.Interface = 0
+			}
+			t.Local = local
 		}
 		packets += t.packets()
 		bytes += n
@@ -120,18 +130,27 @@ func (r *receiver) collect() []Train {
 	return r.trains
 }
 
-// segmentSize is how long the packets are that UDP_GRO merged, 0 when it merged none.
-func (c *recvControl) segmentSize(n int) int {
+// read returns how long the packets are that UDP_GRO merged, 0 when it merged none, and where they came to, if the
+// socket asked for that.
+func (c *recvControl) read(n int) (size int, local Local) {
 	for at := 0; at+unix.CmsgLen(0) <= n; {
 		h := (*unix.Cmsghdr)(unsafe.Add(unsafe.Pointer(c), at))
 		length := int(h.Len)
 		if length < unix.CmsgLen(0) || length > n-at {
-			return 0
+			break
 		}
-		if h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && length >= unix.CmsgLen(4) {
-			return int(*(*int32)(unsafe.Add(unsafe.Pointer(h), unix.CmsgLen(0))))
+		data := unsafe.Add(unsafe.Pointer(h), unix.CmsgLen(0))
+		switch {
+		case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && length >= unix.CmsgLen(4):
+			size = int(*(*int32)(data))
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && length >= unix.CmsgLen(unix.SizeofInet4Pktinfo):
+			p := (*unix.Inet4Pktinfo)(data)
+			local = Local{netip.AddrFrom4(p.Spec_dst), int(p.Ifindex)}
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && length >= unix.CmsgLen(unix.SizeofInet6Pktinfo):
+			p := (*unix.Inet6Pktinfo)(data)
+			local = Local{netip.AddrFrom16(p.Addr).Unmap(), int(p.Ifindex)}
 		}
 		at += unix.CmsgSpace(length - unix.CmsgLen(0))
 	}
-	return 0
+	return size, local
 }

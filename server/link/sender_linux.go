@@ -49,13 +49,7 @@ type message struct {
 	bytes   []byte
 	size    int
 	packets int
-}
-
-// sendControl is the control message that has the kernel split: struct cmsghdr and a segment size.
-type sendControl struct {
-	unix.Cmsghdr
-	size uint16
-	_    [6]byte
+	more    int // bytes of control messages behind the one that has the kernel split
 }
 
 func (s *sender) init(u *UDP, raw syscall.RawConn, family int) {
@@ -64,9 +58,7 @@ func (s *sender) init(u *UDP, raw syscall.RawConn, family int) {
 	for i := range s.headers {
 		s.headers[i].Iov = &s.iovs[i]
 		s.headers[i].SetIovlen(1)
-		s.controls[i].Level = unix.IPPROTO_UDP
-		s.controls[i].Type = unix.UDP_SEGMENT
-		s.controls[i].SetLen(unix.CmsgLen(2))
+		s.controls[i].init()
 	}
 	s.one.Iov = &s.oneIov
 	s.one.SetIovlen(1)
@@ -111,12 +103,17 @@ func (s *sender) add(t *Train) error {
 		h := &s.headers[s.n]
 		h.Name = (*byte)(unsafe.Pointer(&s.names[s.n]))
 		h.Namelen = nameLen
+		c := &s.controls[s.n]
 		h.Control = nil
-		h.SetControllen(0)
+		if t.Local.Addr.IsValid() || t.Class != 0 {
+			m.more = c.more(t, s.family)
+			h.Control = &c.rest[0]
+		}
+		h.SetControllen(m.more)
 		if m.packets > 1 {
-			s.controls[s.n].size = uint16(size)
-			h.Control = (*byte)(unsafe.Pointer(&s.controls[s.n]))
-			h.SetControllen(unix.CmsgSpace(2))
+			c.size = uint16(size)
+			h.Control = (*byte)(unsafe.Pointer(c))
+			h.SetControllen(splitSpace + m.more)
 		}
 		s.iovs[s.n].Base = &m.bytes[0]
 		s.iovs[s.n].SetLen(len(m.bytes))
@@ -147,7 +144,7 @@ func (s *sender) flush() error {
 		m := &s.messages[next]
 		switch {
 		case m.packets > 1 && s.refused(m):
-			if err := s.singly(m, &s.headers[next]); err != nil {
+			if err := s.singly(m, next); err != nil {
 				return err
 			}
 			next++
@@ -178,10 +175,14 @@ func (s *sender) refused(m *message) bool {
 	return true
 }
 
-// singly sends the packets of m, whose address is in h, one by one; those too large for the path as fragments.
-func (s *sender) singly(m *message, h *mmsghdr) error {
-	defer func() { s.one.Name, s.oneIov.Base = nil, nil }()
-	s.one.Name, s.one.Namelen = h.Name, h.Namelen
+// singly sends the packets of m, the i-th message, one by one; those too large for the path as fragments.
+func (s *sender) singly(m *message, i int) error {
+	defer func() { s.one.Name, s.one.Control, s.oneIov.Base = nil, nil, nil }()
+	s.one.Name, s.one.Namelen = s.headers[i].Name, s.headers[i].Namelen
+	if m.more > 0 {
+		s.one.Control = &s.controls[i].rest[0]
+	}
+	s.one.SetControllen(m.more)
 	for rest := m.bytes; len(rest) > 0; {
 		packet := rest[:min(m.size, len(rest))]
 		rest = rest[len(packet):]

@@ -42,7 +42,7 @@ func TestSenderWithoutOffload(t *testing.T) {
 		all[i] = byte(i / 100)
 	}
 	to := netip.MustParseAddrPort("127.0.0.1:9")
-	trains := []Train{{to, []byte("before"), 6}, {to, all, 100}, {to, []byte("after"), 5}}
+	trains := []Train{{Addr: to, Bytes: []byte("before"), Size: 6}, {Addr: to, Bytes: all, Size: 100}, {Addr: to, Bytes: []byte("after"), Size: 5}}
 	for round := range 2 {
 		sent = nil
 		if err := u.Send(trains); err != nil {
@@ -83,7 +83,7 @@ func TestSenderWaitsOnce(t *testing.T) {
 		s.sent, s.errno = s.count, 0
 		return true
 	}
-	trains := []Train{{netip.MustParseAddrPort("127.0.0.1:9"), make([]byte, 1000), 100}}
+	trains := []Train{{Addr: netip.MustParseAddrPort("127.0.0.1:9"), Bytes: make([]byte, 1000), Size: 100}}
 	steps := []struct {
 		full    bool
 		waits   bool

@@ -8,11 +8,13 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
 // TCPOptions say how streams behave. The zero value is right for OpenVPN's defaults.
 type TCPOptions struct {
+	SocketOptions
 	V6Only  bool // a listener on [::] leaves IPv4 alone
 	RecvBuf int  // the kernel's buffers, bytes; 0 leaves them to the kernel
 	SendBuf int
@@ -43,7 +45,8 @@ type Listener struct {
 // ListenTCP listens on addr.
 func ListenTCP(addr netip.AddrPort, o TCPOptions) (*Listener, error) {
 	lc := net.ListenConfig{KeepAlive: -1} // sessions have their own pings
-	lc.SetMultipathTCP(false)             // stock clients do not speak it
+	lc.Control = func(_, _ string, c syscall.RawConn) error { return o.SocketOptions.set(c, addr.Addr()) }
+	lc.SetMultipathTCP(false) // stock clients do not speak it
 	host := netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()).String()
 	ln, err := lc.Listen(context.Background(), network("tcp", addr.Addr(), o.V6Only), host)
 	if err != nil {

@@ -29,6 +29,10 @@ type UDPOptions struct {
 	RecvBuf int  // bytes; 0 is 4 MB. Above the system's limit only with CAP_NET_ADMIN
 	SendBuf int  // likewise
 	Plain   bool // one datagram per system call, as where the kernel knows nothing better
+	// Multihome has Receive tell the address that packets came to, where the socket has more than one, so that answers
+	// can leave from there; SameInterface also the interface. Linux only; not together with Plain.
+	Multihome, SameInterface bool
+	SocketOptions
 }
 
 // UDP is a socket that many clients share. It implements Socket. Send waits at most sendPatience, and only for

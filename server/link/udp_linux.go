@@ -36,6 +36,9 @@ func ListenUDP(addr netip.AddrPort, o UDPOptions) ([]*UDP, error) {
 
 func listenLane(addr netip.AddrPort, o UDPOptions, i, lanes int) (*UDP, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		if err := o.SocketOptions.set(c, addr.Addr()); err != nil {
+			return err
+		}
 		return controlRaw(c, func(fd int) error {
 			setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, orDefault(o.RecvBuf, defaultSocketBuf))
 			setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, orDefault(o.SendBuf, defaultSocketBuf))
@@ -64,7 +67,7 @@ func listenLane(addr netip.AddrPort, o UDPOptions, i, lanes int) (*UDP, error) {
 		if o.Plain {
 			u.moves = newPlain(u)
 		} else {
-			u.moves, err = newBatch(u)
+			u.moves, err = newBatch(u, o)
 		}
 	}
 	if err != nil {

@@ -3,6 +3,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,9 @@ import (
 
 // ListenUDP opens one socket on addr, whatever the number of lanes: only Linux spreads datagrams over several.
 func ListenUDP(addr netip.AddrPort, o UDPOptions) ([]*UDP, error) {
+	if o.Multihome || o.SocketOptions != (SocketOptions{}) {
+		return nil, fmt.Errorf("listen on UDP %v: %w", addr, errors.ErrUnsupported)
+	}
 	laddr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()))
 	conn, err := net.ListenUDP(network("udp", addr.Addr(), o.V6Only), laddr)
 	if err != nil {

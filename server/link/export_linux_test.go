@@ -1,0 +1,38 @@
+package link
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Option is a socket option as TestSocketOptions wants it and as it is.
+type Option struct {
+	Name      string
+	Got, Want int
+}
+
+// SocketOptionsOf looks at the socket of u, which is bound to [::].
+func SocketOptionsOf(t *testing.T, u *UDP) (list []Option) {
+	err := control(u.conn, func(fd int) error {
+		for _, o := range []struct {
+			name              string
+			level, opt, value int
+		}{
+			{"SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, 77},
+			{"IP_MTU_DISCOVER", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO},
+			{"IPV6_MTU_DISCOVER", unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IP_PMTUDISC_DO},
+		} {
+			n, err := unix.GetsockoptInt(fd, o.level, o.opt)
+			if err != nil {
+				return err
+			}
+			list = append(list, Option{o.name, n, o.value})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
