@@ -23,7 +23,7 @@ ARGS ?=
 DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
 TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps gcc libc6-dev
 
-.PHONY: help build run demo test unit race fuzz e2e soak vet clean go root
+.PHONY: help build run demo test unit race fuzz e2e soak interop vet clean go root
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,10 @@ e2e: go ## as root: the stock openvpn client and slapd against bin/postern in na
 
 soak: go ## as root: 20 stock clients that renegotiate, roam and restart for SOAK=10m; two minutes of it are in e2e
 	CGO_ENABLED=0 SOAK=$(SOAK) $(GO) test -count 1 -timeout 0 -run '^TestE2ESoak$$' -v $(TESTFLAGS) ./cmd/postern
+
+interop: root go ## as root: the tests behind docs/compatibility.md, and its tables with how each row went
+	@deploy/packages $(TEST_PACKAGES)
+	@$(GO) run ./cmd/interop
 
 vet: go ## gofmt and go vet
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); [ -z "$$unformatted" ] || { echo "not in gofmt's form: $$unformatted"; exit 1; }

@@ -17,6 +17,7 @@ var layers = map[string][]string{
 	"postern/cmd/lab":              {},  // not part of the product: networks for tests and the demo
 	"postern/cmd/lab/depot":        {},
 	"postern/cmd/demo":             {"postern/cmd/lab", "postern/auth/slapdtest"},
+	"postern/cmd/interop":          {},
 	"postern/cmd/bench":            {"postern/cmd/lab"},
 	"postern/server":               {"postern/tlsctl", "postern/auth", "postern/tun", "postern/server/link", "postern/server/datachan", "postern/server/config", "postern/server/hooks", "postern/server/management"},
 	"postern/server/config":        {},
