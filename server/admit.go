@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -136,26 +135,7 @@ func (s *Server) grant(live *live, g *granted, set *config.Client) (push []strin
 	if err := s.lease(g, set); err != nil {
 		return nil, err
 	}
-	cfg := live.cfg
-	push = set.Pushes(cfg.Push)
-	if g.addr6.IsValid() && !removed(set, "ifconfig-ipv6") {
-		bits, gw := cfg.Pool6Bits, cfg.Addr6.Addr()
-		if p := set.IfconfigPush6; p.IsValid() {
-			bits = p.Bits()
-			if set.Gateway6.IsValid() {
-				gw = set.Gateway6
-			}
-		}
-		push = append(push, fmt.Sprintf("ifconfig-ipv6 %v/%d %v", g.addr6, bits, gw))
-	}
-	if g.addr4.IsValid() && !removed(set, "ifconfig") {
-		second := set.IfconfigMask
-		if !set.IfconfigPush4.IsValid() {
-			second = maskOf(cfg.Addr4)
-		}
-		push = append(push, fmt.Sprintf("ifconfig %v %v", g.addr4, second))
-	}
-	return push, nil
+	return PushList(live.cfg, set, Addresses{g.addr4, g.addr6, g.peer4}, g.peerInfo), nil
 }
 
 // lease gives g its inside addresses: those of its client file, or an entry of the pool. With a fixed IPv4 address there
@@ -180,7 +160,7 @@ func (s *Server) lease(g *granted, set *config.Client) error {
 		return &tlsctl.Denial{Public: "no free address, try again later", Temporary: true, Err: err} // F42
 	}
 	g.leases = append(g.leases, l)
-	g.addr4 = l.addr4
+	g.addr4, g.peer4 = l.addr4, l.peer4
 	if !g.addr6.IsValid() {
 		g.addr6 = l.addr6
 	}
@@ -196,11 +176,6 @@ func (s *Server) revoke(g *granted) {
 	if g.peer != datachan.NoPeer {
 		s.table.freePeer(g.peer, now)
 	}
-}
-
-// removed reports whether a client file suppresses the address itself.
-func removed(set *config.Client, what string) bool {
-	return slices.ContainsFunc(set.PushRemove, func(r config.PushRemove) bool { return r.Prefix == what })
 }
 
 func maskOf(p netip.Prefix) netip.Addr {

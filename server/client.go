@@ -97,6 +97,7 @@ type granted struct {
 	chain    []certRef      // for revocation while connected
 	leases   []*lease
 	addr4    netip.Addr
+	peer4    netip.Addr // the server's end of addr4, in topology net30
 	addr6    netip.Addr
 	iroutes  []netip.Prefix
 	peer     datachan.PeerID

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"postern/server/config"
 	"postern/server/hooks"
 	"postern/server/management"
 	"postern/tlsctl"
@@ -255,7 +256,7 @@ func (c *client) environment(g *granted) management.Env {
 	cfg := c.srv.live.Load().cfg
 	d := &hooks.Daemon{
 		Config: cfg.Path, PID: os.Getpid(), Started: c.srv.started, Verb: cfg.Verb, LogRedirect: cfg.Log != "",
-		Dev: c.srv.parts.Device.Name(), DevType: "tun", MTU: cfg.MTU, Local4: cfg.Addr4, Local6: cfg.Addr6, SetEnv: cfg.SetEnv,
+		Dev: c.srv.parts.Device.Name(), DevType: "tun", MTU: cfg.MTU, Local4: cfg.Addr4, Remote4: cfg.Peer4, Local6: cfg.Addr6, SetEnv: cfg.SetEnv,
 	}
 	for _, l := range cfg.Listen {
 		h := hooks.Listener{Proto: l.Network, Port: l.Addr.Port()}
@@ -272,7 +273,7 @@ func (c *client) environment(g *granted) management.Env {
 		CommonName: g.name, Username: g.user, Untrusted: from, Trusted: from, Since: c.opened, Remote4: g.addr4,
 		Remote6: g.addr6, Local6: cfg.Addr6.Addr(), Netbits6: cfg.Pool6Bits,
 	}
-	if g.addr4.IsValid() && cfg.Addr4.IsValid() {
+	if info.Local4 = g.peer4; g.addr4.IsValid() && cfg.Addr4.IsValid() && cfg.Topology == config.Subnet {
 		info.Netmask4 = maskOf(cfg.Addr4)
 	}
 	for _, ref := range g.chain {

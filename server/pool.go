@@ -19,6 +19,7 @@ import (
 // was, so that a client gets the same addresses again (S113).
 type pool struct {
 	first4, first6 netip.Addr
+	step4          int  // IPv4 addresses of an entry: 4 in topology net30, of which the client's is the third
 	sticky         bool // remember names; off with duplicate-cn
 	fixed          bool // remembered entries are never given to others
 
@@ -42,6 +43,7 @@ type poolEntry struct {
 type lease struct {
 	index        int
 	addr4, addr6 netip.Addr
+	peer4        netip.Addr // the server's end of addr4 in topology net30
 }
 
 var errPoolEmpty = errors.New("no free address in the pool")
@@ -65,6 +67,13 @@ func poolSize(r config.Range) int {
 // newPool makes the pool a configuration asks for; nil when it has none.
 func newPool(cfg *config.Config) *pool {
 	n4, n6 := poolSize(cfg.Pool4), poolSize(cfg.Pool6)
+	first4, step4 := cfg.Pool4.First, 1
+	if cfg.Topology == config.Net30 && n4 > 0 {
+		first, last := cfg.Pool4.First.As4(), cfg.Pool4.Last.As4()
+		first[3], last[3] = first[3]&^3, last[3]|3 // whole entries: what the ends of the range lie in
+		first4, step4 = netip.AddrFrom4(first), 4
+		n4 = poolSize(config.Range{First: first4, Last: netip.AddrFrom4(last)}) / 4
+	}
 	n := n4
 	if n == 0 || n6 > 0 && n6 < n {
 		n = n6
@@ -72,7 +81,7 @@ func newPool(cfg *config.Config) *pool {
 	if n == 0 {
 		return nil
 	}
-	p := &pool{first4: cfg.Pool4.First, first6: cfg.Pool6.First, sticky: !cfg.DuplicateCN,
+	p := &pool{first4: first4, step4: step4, first6: cfg.Pool6.First, sticky: !cfg.DuplicateCN,
 		fixed: cfg.PoolPersist != "" && cfg.PoolPersistEvery == 0, entries: make([]poolEntry, n),
 		byName: make(map[string]int), unused: make([]int, n)}
 	for i := range n {
@@ -81,9 +90,9 @@ func newPool(cfg *config.Config) *pool {
 	return p
 }
 
-// at returns the addresses of an index.
+// at returns the first addresses of an index, which are what the file names.
 func (p *pool) at(i int) (a4, a6 netip.Addr) {
-	return plus(p.first4, i), plus(p.first6, i)
+	return plus(p.first4, i*p.step4), plus(p.first6, i)
 }
 
 // plus returns a+i; the zero Addr stays zero. Pools are at most 65,536 long and do not cross a 32-bit boundary.
@@ -116,6 +125,9 @@ func (p *pool) index(a netip.Addr) int {
 		return -1
 	}
 	d := binary.BigEndian.Uint64(x[8:]) - binary.BigEndian.Uint64(y[8:])
+	if a.Is4() {
+		d /= uint64(p.step4)
+	}
 	if d >= uint64(len(p.entries)) {
 		return -1
 	}
@@ -176,6 +188,9 @@ func (p *pool) hold(i int, name string) *lease {
 	e.used, e.holder = true, name
 	l := &lease{index: i}
 	l.addr4, l.addr6 = p.at(i)
+	if p.step4 == 4 {
+		l.addr4, l.peer4 = plus(l.addr4, 2), plus(l.addr4, 1)
+	}
 	return l
 }
 

@@ -200,3 +200,41 @@ func FuzzPoolFile(f *testing.F) {
 		}
 	})
 }
+
+// In net30 an entry is four addresses, of which the client has the third and the server the second; the file names the
+// first. In p2p an entry is one.
+func TestPoolTopologies(t *testing.T) {
+	p := testPool(t, 3, func(c *config.Config) {
+		c.Topology = config.Net30
+		c.Pool4 = config.Range{First: netip.MustParseAddr("10.8.0.5"), Last: netip.MustParseAddr("10.8.0.12")}
+	})
+	mustLease(t, p, "alice")
+	bob := mustLease(t, p, "bob")
+	if got, want := fmt.Sprint(bob.addr4, bob.peer4, bob.addr6), "10.8.0.10 10.8.0.9 fd00::1001"; got != want {
+		t.Errorf("bob got %s, want %s", got, want)
+	}
+	text, _ := p.changes()
+	if want := "alice,10.8.0.4,fd00::1000\nbob,10.8.0.8,fd00::1001\n"; string(text) != want {
+		t.Errorf("file %q, want %q", text, want)
+	}
+	for _, a := range []string{"10.8.0.8", "10.8.0.9", "10.8.0.10", "10.8.0.11"} {
+		if _, err := p.claim("carol", netip.MustParseAddr(a)); err == nil {
+			t.Errorf("carol claimed %s of bob's entry", a)
+		}
+	}
+	if _, err := p.claim("carol", netip.MustParseAddr("10.8.0.13")); err != nil {
+		t.Error(err)
+	}
+	if l, err := p.lease("dave"); err == nil {
+		t.Errorf("dave got %v of carol's entry", l.addr4)
+	}
+	q := testPool(t, 3, func(c *config.Config) {
+		c.Topology = config.P2P
+	})
+	if _, err := q.read(strings.NewReader("bob,10.8.0.4,\n")); err != nil {
+		t.Fatal(err)
+	}
+	if l := mustLease(t, q, "bob"); l.addr4.String() != "10.8.0.4" || l.peer4.IsValid() {
+		t.Errorf("bob got %v, other end %v", l.addr4, l.peer4)
+	}
+}

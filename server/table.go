@@ -74,11 +74,15 @@ func newTable(cfg *config.Config) *table {
 	if !cfg.DuplicateCN {
 		t.byName = make(map[string]*client)
 	}
-	if cfg.Addr4.IsValid() && cfg.Addr4.Bits() >= 16 {
-		net := cfg.Addr4.Masked()
+	switch net := cfg.Addr4.Masked(); {
+	case net.IsValid() && net.Bits() >= 16 && (net.Contains(cfg.Pool4.Last) || !cfg.Pool4.Last.IsValid()):
 		a := net.Addr().As4()
 		t.base4 = binary.BigEndian.Uint32(a[:])
 		t.in4 = make([]atomic.Pointer[client], 1<<(32-net.Bits()))
+	case cfg.Pool4.First.IsValid(): // net30 and p2p without a network of the server's own
+		a := cfg.Pool4.First.As4()
+		t.base4 = binary.BigEndian.Uint32(a[:]) &^ 3
+		t.in4 = make([]atomic.Pointer[client], poolSize(cfg.Pool4)+6) // with what makes whole entries of its ends
 	}
 	if cfg.Pool6.First.IsValid() {
 		t.base6 = cfg.Pool6.First.As16()

@@ -344,3 +344,13 @@ func Until(limit time.Duration, ask func() error) error {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
+
+// OnWan makes addresses that every host reaches through the wan's router, as the Internet has them.
+func (l *Lab) OnWan(prefixes ...string) error {
+	for _, p := range prefixes {
+		if err := run("ip", "-n", l.name+"-wan", "addr", "add", p, "dev", "lo"); err != nil {
+			return err
+		}
+	}
+	return nil
+}

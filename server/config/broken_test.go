@@ -66,7 +66,7 @@ var broken = []struct {
 	{"dev a/b", 1, "dev", "cannot be the name of a network device"},
 	{"dev-type tap", 1, "dev-type", "write `dev tun`"},
 	{"dev-node unix:/bin/x", 1, "dev-node", "remove the line"},
-	{"topology net30", 1, "topology", "write `topology subnet`"},
+	{"topology net30\nserver 10.8.0.0 255.255.255.0 nopool\nifconfig-pool 10.8.0.4 10.8.0.9 255.255.255.0", 3, "ifconfig-pool", "leave it out"},
 	{"topology ring", 1, "topology", "write subnet"},
 	{"server 10.8.0.1 255.255.255.0", 1, "server", "the network is 10.8.0.0"},
 	{"server 10.8.0.0 255.0.255.0", 1, "server", "its ones must stand together"},

@@ -329,14 +329,14 @@ func (c *Client) Pushes(inherited []string) []string {
 		return list
 	}
 	return slices.DeleteFunc(list, func(p string) bool {
-		net, ok := pushedRoute(p)
+		net, ok := PushedRoute(p)
 		return ok && slices.Contains(c.IRoutes, net)
 	})
 }
 
-// pushedRoute returns the network that a pushed route leads to.
-func pushedRoute(option string) (netip.Prefix, bool) {
-	w, err := splitWords(option)
+// PushedRoute returns the network that a pushed route leads to.
+func PushedRoute(option string) (netip.Prefix, bool) {
+	w, err := Words(option)
 	if err != nil || len(w) < 2 {
 		return netip.Prefix{}, false
 	}

@@ -33,15 +33,17 @@ type Config struct {
 	Topology Topology
 	// Server's own addresses inside, with the network's prefix length. Zero when the family is not served.
 	Addr4, Addr6            netip.Prefix
-	Pool4                   Range // first..last; zero without a pool
-	Pool6                   Range // first address and, by Last, the size of the pool
-	Pool6Bits               int   // prefix length pushed with IPv6 addresses
+	Peer4                   netip.Addr // the other end of Addr4, in Net30 and P2P
+	Pool4                   Range      // first..last; zero without a pool
+	Pool6                   Range      // first address and, by Last, the size of the pool
+	Pool6Bits               int        // prefix length pushed with IPv6 addresses
 	PoolPersist             string
 	PoolPersistEvery        time.Duration // 0: read only, entries fixed
 	Routes                  []Route       // kernel routes into the tunnel
 	NoRouteExec, NoIfconfig bool
 	NAT                     bool // Postern: nat yes
 	NoOffload               bool // Postern: tun-offload no
+	NoLeakGuard             bool // Postern: leak-guard no
 
 	Push              []string // in the order they go on the wire, macros' pushes included
 	ClientConfigDir   string
@@ -144,10 +146,12 @@ type Listen struct {
 type Topology uint8
 
 const (
-	Subnet Topology = iota
-	Net30
-	P2P
+	Subnet Topology = iota // one network, in which each client has an address
+	Net30                  // four addresses for a client: it and the server's end stand in the middle
+	P2P                    // one address for a client, whose other end is the server
 )
+
+func (t Topology) String() string { return [...]string{"subnet", "net30", "p2p"}[t] }
 
 type CertMode uint8
 

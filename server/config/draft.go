@@ -39,6 +39,7 @@ type draft struct {
 	mssfixGiven           bool
 	maxPacketGiven        bool
 	cleartextLDAP         bool
+	fullTunnel            *directive // the push of redirect-gateway
 	ldap                  LDAP
 }
 

@@ -138,6 +138,7 @@ func (d *draft) apply(lines []*directive) {
 func (d *draft) finish() {
 	d.finishListen()
 	d.finishDevice()
+	d.finishIfconfig()
 	d.expandMacros()
 	d.finishRoutes()
 	d.finishCiphers()

@@ -62,6 +62,9 @@ func TestValues(t *testing.T) {
 		}, []string{"fd00::1/112", "fd00::2", "fd00::ffff", "112"}},
 		{"server-ipv6 fd00::10/124", func(c *Config) any { return []string{c.Addr6.String(), c.Pool6.First.String(), c.Pool6.Last.String()} }, []string{"fd00::11/124", "fd00::12", "fd00::1f"}},
 		{"server-ipv6 fd00::1/64", func(c *Config) any { return c.Addr6.String() }, "fd00::2/64"}, // as 2.6.14 does
+		{"topology net30\nserver 10.9.0.0 255.255.255.0", func(c *Config) any { return fmt.Sprint(c.Topology, c.Addr4, c.Peer4, c.Pool4, c.Routes) }, "net30 10.9.0.1/24 10.9.0.2 {10.9.0.4 10.9.0.251} []"},
+		{"server 10.9.0.0 255.255.255.248\ntopology p2p", func(c *Config) any { return fmt.Sprint(c.Topology, c.Addr4, c.Peer4, c.Pool4) }, "p2p 10.9.0.1/29 10.9.0.2 {10.9.0.4 10.9.0.7}"},
+		{"topology net30\nserver 10.9.0.0 255.255.255.0 nopool\nifconfig-pool 10.9.0.8 10.9.0.19", func(c *Config) any { return fmt.Sprint(c.Pool4) }, "{10.9.0.8 10.9.0.19}"},
 		{"ifconfig-noexec\nroute-noexec", func(c *Config) any { return []bool{c.NoIfconfig, c.NoRouteExec} }, []bool{true, true}},
 		{"route 192.168.9.0 255.255.255.0\nroute 192.168.7.1\nroute 172.16.0.0 255.240.0.0 10.9.0.2 5\nroute-metric 9\nroute-ipv6 fd01::/48 fd00::2",
 			func(c *Config) any { return c.Routes }, []Route{
@@ -187,6 +190,27 @@ func TestWithoutMacros(t *testing.T) {
 	if got, want := fmt.Sprint(c.Addr4, c.Pool4, c.Addr6, c.Pool6, c.Pool6Bits, c.Ping, c.PingRestart, c.Push),
 		"10.0.0.1/16 {10.0.1.0 10.0.1.99} fd00::1/64 {fd00::1000 fd00::1:fff} 64 10s 50s [topology subnet]"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// In net30 and p2p the second address of ifconfig is the other end, wherever the topology line stands.
+func TestWithoutMacrosPointToPoint(t *testing.T) {
+	const lines = minimal + "mode server\ntls-server\nifconfig 10.0.0.1 10.0.0.2\nifconfig-pool 10.0.1.4 10.0.1.99\nroute 10.0.1.0 255.255.255.0\nping 10\nping-restart 50\n"
+	for _, topology := range []string{"net30", "p2p"} {
+		c, _ := mustLoad(t, lines+"topology "+topology+"\n")
+		if got, want := fmt.Sprint(c.Addr4, c.Peer4, c.Pool4, c.Routes[0].Net), "10.0.0.1/32 10.0.0.2 {10.0.1.4 10.0.1.99} 10.0.1.0/24"; got != want {
+			t.Errorf("%s: got %s, want %s", topology, got, want)
+		}
+	}
+	for line, want := range map[string]string{"topology p2p": "255.255.0.0 is a mask", "topology subnet": "10.0.0.1"} {
+		second := "255.255.0.0"
+		if line == "topology subnet" {
+			second = "10.0.0.2"
+		}
+		_, _, err := loadText(minimal + "mode server\ntls-server\nifconfig 10.0.0.1 " + second + "\nkeepalive 10 60\n" + line + "\n")
+		if err == nil || !strings.Contains(err.Error(), "ifconfig: ") || line == "topology p2p" && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", line, err)
+		}
 	}
 }
 

@@ -108,7 +108,7 @@ func (d *draft) expandServer() {
 		if p.Bits() == 29 {
 			last = broadcast
 		}
-		c.Routes = append(c.Routes, Route{Net: p})
+		c.Peer4 = addr4(net + 2)
 	}
 	if !d.noPool {
 		c.Pool4 = Range{addr4(first), addr4(last)}

@@ -37,9 +37,9 @@ type directive struct {
 	entry *Entry
 }
 
-// splitWords cuts one line into words: separated by blanks, quoted whole with " or ', up to a comment. A backslash
+// Words cuts one line into words: separated by blanks, quoted whole with " or ', up to a comment. A backslash
 // escapes a backslash, a double quote or a blank, except between single quotes.
-func splitWords(line string) ([]string, error) {
+func Words(line string) ([]string, error) {
 	var words []string
 	for i := 0; ; {
 		for i < len(line) && blank(line[i]) {
@@ -117,7 +117,7 @@ func (r *reader) read(file string, src []byte, depth int) {
 			r.found = append(r.found, d)
 			continue
 		}
-		words, err := splitWords(string(text))
+		words, err := Words(string(text))
 		if err != nil {
 			d.name, d.fault = firstWord(string(text)), err
 			r.found = append(r.found, d)
@@ -267,7 +267,7 @@ func (d *directive) text() string {
 	return strings.Join(words, " ")
 }
 
-// quoteWord writes a word so that splitWords reads it back.
+// quoteWord writes a word so that Words reads it back.
 func quoteWord(w string) string {
 	if w != "" && !strings.ContainsAny(w, " \t\n\v\f\r\"'\\#;") {
 		return w

@@ -43,9 +43,9 @@ func TestSplitWords(t *testing.T) {
 		{`it\'s`, nil, `Bad backslash ('\') usage`},
 		{`end\`, nil, `Bad backslash ('\') usage`},
 	} {
-		got, err := splitWords(tt.line)
+		got, err := Words(tt.line)
 		if !slices.Equal(got, tt.want) || tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.HasPrefix(err.Error(), tt.err)) {
-			t.Errorf("splitWords(%q) = %q, %v; want %q, %q", tt.line, got, err, tt.want, tt.err)
+			t.Errorf("Words(%q) = %q, %v; want %q, %q", tt.line, got, err, tt.want, tt.err)
 		}
 	}
 }
@@ -53,7 +53,7 @@ func TestSplitWords(t *testing.T) {
 // What is shown in a report reads back as the same words.
 func TestQuoteWord(t *testing.T) {
 	for _, w := range []string{"", "a", "a b", `a"b`, `a\b`, "it's", "#x", ";", "x#y", " "} {
-		if got, err := splitWords("x " + quoteWord(w)); err != nil || len(got) != 2 || got[1] != w {
+		if got, err := Words("x " + quoteWord(w)); err != nil || len(got) != 2 || got[1] != w {
 			t.Errorf("%q comes back as %q, %v", w, got, err)
 		}
 	}

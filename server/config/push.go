@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -32,7 +33,7 @@ func checkPush(text string) (note string, err error) {
 			return "", fmt.Errorf("the text holds the character %U, which cannot be printed: remove it", r)
 		}
 	}
-	words, err := splitWords(text)
+	words, err := Words(text)
 	if err != nil {
 		return "", fmt.Errorf("clients could not read the text (%w): quote inside it as \\\"...\\\"", err)
 	}
@@ -44,6 +45,9 @@ func checkPush(text string) (note string, err error) {
 		return "", errors.New("the server adds it where it is needed: remove the line")
 	case "comp-lzo", "compress":
 		return "", errors.New("clients would add a compression header that the server does not expect: remove the line")
+	}
+	if (words[0] == "route" || words[0] == "route-ipv6") && slices.Contains(words, "net_gateway") {
+		return "this route leads past the tunnel, through the client's own network: whoever rules that can read and change the traffic", nil
 	}
 	if notPulled[words[0]] {
 		return "clients do not take " + words[0] + " from a server; it belongs into their profiles", nil

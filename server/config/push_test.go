@@ -51,53 +51,24 @@ func TestPushListAsRealServers(t *testing.T) {
 	notYet := map[string]string{"dev tap": "tap", "server-bridge": "tap"}
 	for _, v := range pushVectors(t) {
 		t.Run(v.Name, func(t *testing.T) {
-			topology := Subnet
-			var conf []string
-			for _, line := range v.Server {
-				switch line {
-				case "topology net30":
-					topology = Net30
-				case "topology p2p":
-					topology = P2P
-				default:
-					conf = append(conf, line)
-				}
-			}
-			text := minimal + strings.Join(conf, "\n") + "\n"
+			text := minimal + strings.Join(v.Server, "\n") + "\n"
 			if what := notYet[v.Name]; what != "" {
 				if _, _, err := loadText(text); err == nil || !strings.Contains(err.Error(), what) {
 					t.Fatalf("%v, want a refusal that names %s", err, what)
 				}
 				return
 			}
-			got := pushesOf(t, text, topology)
+			c, _ := mustLoad(t, text)
 			client := parseClient("ccd", "client1", []byte(strings.Join(v.Client, "\n")), nil)
 			if len(client.Warnings) > 0 {
 				t.Fatalf("client file: %q", client.Warnings)
 			}
-			got = client.Pushes(got)
+			got := client.Pushes(c.Push)
 			if want := options(v.Messages); !slices.Equal(got, want) {
 				t.Errorf("pushed\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 		})
 	}
-}
-
-// pushesOf expands the macros of a configuration with a topology that the language does not admit yet.
-func pushesOf(t *testing.T, text string, topology Topology) []string {
-	t.Helper()
-	c, _ := mustLoad(t, text)
-	if topology == Subnet {
-		return c.Push
-	}
-	d := &draft{cfg: defaults(), last: map[string]*directive{}, keepalive: [2]int{}}
-	d.cfg.Topology, d.cfg.ClientToClient = topology, c.ClientToClient
-	d.cfg.Push = slices.DeleteFunc(slices.Clone(c.Push), func(p string) bool {
-		return strings.HasPrefix(p, "route-gateway ") || p == "topology subnet"
-	})
-	d.server = c.Addr4.Masked()
-	d.expandMacros()
-	return d.cfg.Push
 }
 
 // S091: what cannot be pushed safely is refused when the configuration is read.

@@ -9,7 +9,7 @@ import (
 
 var clientRows = []row{
 	use("push", "\"TEXT\"", "Send this option to every client: printable, at most 256 bytes, no comma. The order is kept; what `server-ipv6`, `server`, `keepalive` and `tcp-nodelay` push comes behind.", addPush).each(),
-	use("ifconfig-pool", "START END [MASK]", "The addresses for clients, where no `server` line gives them. MASK is the one of `ifconfig`.", setPool),
+	use("ifconfig-pool", "START END [MASK]", "The addresses for clients, where no `server` line gives them. MASK is the one of `ifconfig`, in topology subnet only.", setPool),
 	use("ifconfig-ipv6-pool", "NET/BITS", "The same for IPv6: addresses from NET on. Needs `ifconfig-ipv6`.", setPool6),
 	use("ifconfig-pool-persist", "FILE [SECONDS]", "Remember which client had which address, in FILE, written every SECONDS (default 600); with 0 it is only read, and its entries are fixed.", setPersist),
 	accept("ifconfig-push-constraint", "NET MASK", "it only warns about addresses outside a network"),
@@ -49,6 +49,9 @@ func addPush(d *draft, l *directive) error {
 	}
 	if note != "" {
 		d.notice(l, "%s", note)
+	}
+	if words, _ := Words(l.args[0]); words[0] == "redirect-gateway" {
+		d.fullTunnel = l
 	}
 	d.cfg.Push = append(d.cfg.Push, l.args[0])
 	return nil

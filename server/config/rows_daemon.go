@@ -38,7 +38,7 @@ var daemonRows = []row{
 	use("config", "FILE", "Read FILE here. At most 10 files deep.", nil).each(),
 	accept("memstats", "FILE", "removed from OpenVPN 2.7"),
 	accept("foreign-option", "...", "clients only"),
-	accept("ifconfig-pool-linear", "", "removed from OpenVPN 2.5; the pool of `topology subnet` is linear"),
+	accept("ifconfig-pool-linear", "", "removed from OpenVPN 2.5; `topology p2p` is what it asked for"),
 	use("key-method", "2", "Ignored: key method 2 is the only one.", checkKeyMethod),
 	refuse("inetd", "removed from OpenVPN 2.6: remove the line"),
 	refuse("tls-remote", "removed from OpenVPN 2.4: write `verify-x509-name`"),

@@ -11,8 +11,8 @@ var deviceRows = []row{
 	use("dev", "tun|tunN|NAME", "The TUN device; `tun` takes the next free number. Another name needs `dev-type tun`.", setDev),
 	use("dev-type", "tun", "What kind of device `dev` names.", setDevType),
 	use("dev-node", "PATH", "Ignored: the device file is always /dev/net/tun.", checkDevNode),
-	use("topology", "subnet", "How clients are addressed; default subnet, as in OpenVPN 2.7 (older versions: net30). net30 and p2p are not supported yet.", setTopology),
-	use("ifconfig", "ADDRESS MASK", "The server's own IPv4 address, where no `server` line gives it.", setIfconfig),
+	use("topology", "subnet|net30|p2p", "How clients are addressed: all in one network; four addresses for each; one for each, and the server as its other end. Default subnet, as in OpenVPN 2.7 (older versions: net30).", setTopology),
+	use("ifconfig", "ADDRESS MASK|PEER", "The server's own IPv4 address, where no `server` line gives it: with the network's mask, or in net30 and p2p the other end's address.", setIfconfig),
 	use("ifconfig-ipv6", "ADDRESS/BITS GATEWAY", "The server's own IPv6 address, where no `server-ipv6` line gives it.", setIfconfig6),
 	use("ifconfig-noexec", "", "Leave the device's addresses to someone else.", switchOn(func(c *Config) *bool { return &c.NoIfconfig })),
 	accept("ifconfig-nowarn", "", "the warning it silences does not exist here"),
@@ -107,14 +107,48 @@ func setTopology(d *draft, l *directive) error {
 	switch l.args[0] {
 	case "subnet":
 		d.cfg.Topology = Subnet
-		return nil
-	case "net30", "p2p":
-		return fmt.Errorf("%s is not supported yet: write `topology subnet`, which every client since OpenVPN 2.1 understands", l.args[0])
+	case "net30":
+		d.cfg.Topology = Net30
+	case "p2p":
+		d.cfg.Topology = P2P
+	default:
+		return fmt.Errorf("%q is no topology: write subnet, which every client since OpenVPN 2.1 understands, or net30 or p2p", l.args[0])
 	}
-	return fmt.Errorf("%q is no topology: write subnet", l.args[0])
+	return nil
 }
 
+// setIfconfig remembers the line; what its second word means is known with the topology.
 func setIfconfig(d *draft, l *directive) error {
+	if _, err := ipv4(l.args[0]); err != nil {
+		return err
+	}
+	_, err := ipv4(l.args[1])
+	return err
+}
+
+// finishIfconfig takes the server's own address from an ifconfig line, if there is one and no macro.
+func (d *draft) finishIfconfig() {
+	l := d.last["ifconfig"]
+	if l == nil || l.entry.Verdict == Refused || d.server.IsValid() {
+		return
+	}
+	if err := d.takeIfconfig(l); err != nil {
+		d.refuse(l, "%v", err)
+	}
+}
+
+func (d *draft) takeIfconfig(l *directive) error {
+	if d.cfg.Topology != Subnet {
+		own, peer := netip.MustParseAddr(l.args[0]), netip.MustParseAddr(l.args[1])
+		if peer.As4()[0] == 255 {
+			return fmt.Errorf("%s is a mask, and topology %s wants the address of the other end", peer, d.cfg.Topology)
+		}
+		if own == peer {
+			return errors.New("both ends have one address")
+		}
+		d.cfg.Addr4, d.cfg.Peer4 = netip.PrefixFrom(own, 32), peer
+		return nil
+	}
 	p, err := network4(l.args[0], l.args[1])
 	if err != nil {
 		return err

@@ -42,6 +42,11 @@ var posternRows = []row{
 		d.cfg.NAT, err = yesNo(l.args[0])
 		return err
 	}),
+	use("leak-guard", "yes|no", "Whether a pushed `redirect-gateway` is completed for each client, so that nothing goes past the tunnel: IPv6 goes through it too, or is blocked for clients without an IPv6 address; and where name servers are pushed and used, other ones and local networks are blocked (block-outside-dns, block-local). Default yes.", func(d *draft, l *directive) error {
+		yes, err := yesNo(l.args[0])
+		d.cfg.NoLeakGuard = err == nil && !yes
+		return err
+	}),
 	use("tun-offload", "yes|no", "Whether the TUN device passes packets in large pieces where the kernel can; default yes.", func(d *draft, l *directive) error {
 		yes, err := yesNo(l.args[0])
 		d.cfg.NoOffload = err == nil && !yes

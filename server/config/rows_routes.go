@@ -22,7 +22,7 @@ var routeRows = []row{
 	accept("redirect-private", "...", "it sets nothing on a server; to reach clients write `push \"redirect-private ...\"`"),
 	inClientFile("iroute", "NET [MASK]", "A network behind this client. The server's own `route` for it stands in the configuration."),
 	inClientFile("iroute-ipv6", "NET/BITS", "The same for IPv6."),
-	inClientFile("ifconfig-push", "ADDRESS MASK", "This client's fixed IPv4 address."),
+	inClientFile("ifconfig-push", "ADDRESS MASK|PEER", "This client's fixed IPv4 address, with the network's mask, or in net30 and p2p the other end's address."),
 	inClientFile("ifconfig-ipv6-push", "ADDRESS[/BITS] [GATEWAY]", "This client's fixed IPv6 address."),
 	inClientFile("disable", "", "Keep this client out."),
 	inClientFile("push-reset", "", "Push nothing that stands above or in the configuration, not even `topology` and `route-gateway`."),

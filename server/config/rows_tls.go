@@ -255,7 +255,7 @@ func addFingerprints(d *draft, l *directive) error {
 	if l.isBlock {
 		prints = nil
 		for text := range bytes.Lines(l.block) {
-			words, err := splitWords(string(text))
+			words, err := Words(string(text))
 			if err != nil {
 				return err
 			}

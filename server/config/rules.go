@@ -32,6 +32,9 @@ func (d *draft) checkRules() {
 	d.checkTLS()
 	d.checkLogin()
 	c := d.cfg
+	if d.fullTunnel != nil && !d.has("leak-guard") {
+		d.notice(d.fullTunnel, "completed for each client so that nothing goes past the tunnel (ipv6 or block-ipv6; with name servers block-local and block-outside-dns): say `leak-guard yes`, or no to leave it as it is")
+	}
 	if c.CCDExclusive && c.ClientConfigDir == "" {
 		d.refuse(d.last["ccd-exclusive"], "needs client-config-dir: nobody could come in")
 	}
@@ -95,7 +98,7 @@ func (d *draft) checkAddresses() {
 		}
 	}
 	if d.server.IsValid() && !d.has("topology") {
-		d.tell("topology", "(topology is missing)", "subnet is used, as in OpenVPN 2.7; OpenVPN up to 2.6 would use net30, so client files must say `ifconfig-push ADDRESS MASK`")
+		d.tell("topology", "(topology is missing)", "subnet is used, as in OpenVPN 2.7; OpenVPN up to 2.6 would use net30: client files must say `ifconfig-push ADDRESS MASK`, or add `topology net30`")
 	}
 }
 
@@ -106,6 +109,9 @@ func (d *draft) checkPool4(l *directive) {
 		d.refuse(l, "needs ifconfig, or write `server` in place of both")
 	case inside(c.Pool4, c.Addr4):
 		d.refuse(l, "the server's own address %s is among the pool's: leave it out", c.Addr4.Addr())
+	case c.Topology != Subnet && d.poolMask != 0:
+		d.refuse(l, "topology %s has no mask: leave it out", c.Topology)
+	case c.Topology != Subnet && d.server == (netip.Prefix{}): // the network is what `route` lines say
 	case !c.Addr4.Contains(c.Pool4.First) || !c.Addr4.Contains(c.Pool4.Last):
 		d.refuse(l, "the pool is outside the server's network %s", c.Addr4.Masked())
 	case d.poolMask != 0 && d.poolMask != c.Addr4.Bits():
