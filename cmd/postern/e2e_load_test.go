@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"postern/cmd/lab"
+)
+
+// vpnload is built once for the tests that want it.
+func (f *field) vpnload() string {
+	f.t.Helper()
+	bin := filepath.Join(programs.dir, "vpnload")
+	if _, err := os.Stat(bin); err == nil {
+		return bin
+	}
+	cmd := exec.Command("go", "build", "-o", bin, "postern/cmd/vpnload")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		f.t.Fatalf("build vpnload: %v: %s", err, out)
+	}
+	return bin
+}
+
+// loadPeer starts vpnload's peer on the lan.
+func (f *field) loadPeer() {
+	f.t.Helper()
+	p, err := f.Host("lan").Start("peer.log", f.vpnload(), "peer", "-listen", lab.Lan4+":5201")
+	f.must(err)
+	f.must(p.Expect("peer serves", 1, 10*time.Second))
+}
+
+// loaded is what the tests look at of vpnload's report.
+type loaded struct {
+	Connected int `json:"connected"`
+	Left      int `json:"connected_at_the_end"`
+	Up, Down  struct{ Bytes, Packets uint64 }
+	Ping      struct{ Count uint64 }  `json:"ping_ms"`
+	Server    struct{ PerGB float64 } `json:"server"`
+	Roams     uint64
+	Restarts  uint64
+	Renewals  uint64 `json:"renegotiations"`
+}
+
+// load runs vpnload on a host to its end; it must find nothing wrong.
+func (f *field) load(host string, args ...string) (r loaded) {
+	f.t.Helper()
+	args = append([]string{f.vpnload(), "-json", "-strict", "-remote", f.Host("router").Wan4.String() + ":1194",
+		"-ca", f.pki + "/ca.crt", "-ca-key", f.pki + "/private/ca.key", "-peer", lab.Lan4 + ":5201"}, args...)
+	out, err := f.Host(host).Run(f.ctx, args...)
+	f.must(err)
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		f.t.Fatalf("vpnload printed %s: %v", out, err)
+	}
+	f.t.Log(out)
+	return r
+}
+
+// The load generator connects over both transports and moves TCP and UDP both ways, in both patterns, and a stock client
+// would not have dropped a packet of it. What renegotiates, roams and restarts meanwhile loses nothing either.
+func TestE2ELoad(t *testing.T) {
+	f := newField(t, "load")
+	f.serve("local 0.0.0.0 1194 udp", "local 0.0.0.0 1194 tcp-server")
+	f.loadPeer()
+	for _, io := range []string{"gso", "stock"} {
+		for _, flow := range []string{"tcp", "udp"} {
+			r := f.load("load", "-n", "4", "-proto", "mixed", "-io", io, "-flow", flow, "-traffic", "both", "-rate", "2000", "-duration", "2s",
+				"-probe", lab.Lan4)
+			if r.Connected != 4 || r.Left != 4 || r.Up.Bytes < 1_000_000 || r.Down.Bytes < 1_000_000 || r.Ping.Count == 0 {
+				t.Errorf("%s %s: %+v", io, flow, r)
+			}
+		}
+	}
+	r := f.load("load", "-n", "12", "-proto", "mixed", "-ciphers", "AES-256-GCM,AES-128-GCM,CHACHA20-POLY1305,AES-256-GCM:epoch",
+		"-flow", "udp", "-traffic", "echo", "-rate", "100", "-size", "700", "-duration", "8s", "-renegotiate", "4s", "-roam", "3s", "-restart", "6s")
+	if r.Left != 12 || r.Roams == 0 || r.Restarts == 0 || r.Renewals == 0 || r.Down.Bytes == 0 {
+		t.Error(fmt.Sprintf("life: %+v", r))
+	}
+}

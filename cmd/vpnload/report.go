@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+)
+
+// A Report is what a run found. Bytes and packets of traffic are counted at the end that received them.
+type Report struct {
+	Sessions       int            `json:"sessions"`
+	Connected      int            `json:"connected"`
+	Failed         int            `json:"failed"`
+	Left           int            `json:"connected_at_the_end"`
+	Errors         map[string]int `json:"errors,omitempty"`
+	Lost           map[string]int `json:"lost,omitempty"`
+	ConnectSeconds float64        `json:"connect_seconds"`
+	ConnectRate    float64        `json:"connects_per_second"`
+	Handshakes     Percentiles    `json:"handshake_ms"`
+
+	Seconds   float64     `json:"seconds"`
+	Up        Moved       `json:"up"`
+	Down      Moved       `json:"down"`
+	Pings     Percentiles `json:"ping_ms"`
+	PingsSent uint64      `json:"pings_sent"`
+	Echo      Percentiles `json:"echo_ms"`
+
+	PacketsIn  uint64 `json:"packets_in"` // of the data channel, from the first key to the last
+	PacketsOut uint64 `json:"packets_out"`
+	Late       uint64 `json:"late_for_stock_replay_window"`
+	Bad        uint64 `json:"not_opened"`
+	Strange    uint64 `json:"strange"`
+	Corrupt    uint64 `json:"corrupt"`
+
+	Renegotiations       uint64 `json:"renegotiations"`
+	RenegotiationsFailed uint64 `json:"renegotiations_failed"`
+	Roams                uint64 `json:"roams"`
+	Restarts             uint64 `json:"restarts"`
+
+	Server *ServerCost `json:"server,omitempty"`
+}
+
+// Moved is traffic of one direction during the measurement. TCP flows have no packets to count.
+type Moved struct {
+	Packets   uint64  `json:"packets"`
+	Bytes     uint64  `json:"bytes"`
+	Mbits     float64 `json:"mbits"`
+	PerSecond float64 `json:"packets_per_second"`
+}
+
+// ServerCost is what the server process used: for each handshake, and during the measurement.
+type ServerCost struct {
+	HandshakeMillis float64 `json:"handshake_cpu_ms"`
+	CPU             float64 `json:"cpu_seconds"`
+	Cores           float64 `json:"cores"`
+	PerGB           float64 `json:"cpu_seconds_per_gb"`
+	RSS             int64   `json:"rss"`
+	KBPerSession    float64 `json:"kb_per_session"`
+}
+
+// print writes the report as a table.
+func (r *Report) print(w io.Writer) {
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-22s "+format+"\n", append([]any{name}, args...)...)
+	}
+	times := func(name string, p Percentiles) {
+		if p.Count > 0 {
+			line(name, "%d: p50 %.3f  p90 %.3f  p99 %.3f  p99.9 %.3f  max %.3f ms", p.Count, p.P50, p.P90, p.P99, p.P999, p.Max)
+		}
+	}
+	line("connected", "%d of %d in %.2f s (%.1f/s), %d at the end", r.Connected, r.Sessions, r.ConnectSeconds, r.ConnectRate, r.Left)
+	times("handshakes", r.Handshakes)
+	for _, why := range slices.Sorted(maps.Keys(r.Errors)) {
+		line("  failed", "%d: %s", r.Errors[why], why)
+	}
+	for _, why := range slices.Sorted(maps.Keys(r.Lost)) {
+		line("  lost", "%d: %s", r.Lost[why], why)
+	}
+	for _, m := range []struct {
+		name string
+		Moved
+	}{{"up", r.Up}, {"down", r.Down}} {
+		if m.Bytes > 0 {
+			line(m.name, "%.0f Mbit/s, %.0f packets/s (%d bytes in %.1f s)", m.Mbits, m.PerSecond, m.Bytes, r.Seconds)
+		}
+	}
+	if r.PingsSent > 0 {
+		times("pings", r.Pings)
+		line("  sent", "%d", r.PingsSent)
+	}
+	times("echoes", r.Echo)
+	line("packets", "%d in, %d out", r.PacketsIn, r.PacketsOut)
+	line("  of them", "%d late for a stock replay window, %d not opened, %d strange, %d corrupt", r.Late, r.Bad, r.Strange, r.Corrupt)
+	if r.Renegotiations+r.RenegotiationsFailed+r.Roams+r.Restarts > 0 {
+		line("life", "%d renegotiations (%d failed), %d roams, %d restarts", r.Renegotiations, r.RenegotiationsFailed, r.Roams, r.Restarts)
+	}
+	if s := r.Server; s != nil {
+		line("server", "%.2f ms CPU a handshake, %.2f cores, %.2f s/GB, %.1f MB resident, %.1f KB a session", s.HandshakeMillis, s.Cores, s.PerGB,
+			float64(s.RSS)/1e6, s.KBPerSession)
+	}
+}
