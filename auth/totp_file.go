@@ -47,6 +47,23 @@ func RemoveTOTP(path, name string) error {
 	})
 }
 
+// HoldsTOTP reports whether the secrets file at path has a secret of the user.
+func HoldsTOTP(path, name string) (bool, error) {
+	canonical, err := CanonicalName(name)
+	if err != nil {
+		return false, err
+	}
+	text, _, err := readUsersFile(path)
+	if err != nil {
+		return false, err
+	}
+	lines, err := parseTOTP(text)
+	if err != nil {
+		return false, fmt.Errorf("%s:%w", path, err)
+	}
+	return slices.ContainsFunc(lines, func(l totpLine) bool { return l.name == canonical }), nil
+}
+
 func setTOTP(path, name string, may func(known bool) error) (TOTPSecret, error) {
 	canonical, err := CanonicalName(name)
 	if err != nil {

@@ -37,6 +37,17 @@ func (p *Profile) check() error {
 			return fmt.Errorf("server name %q: quotes and backslashes cannot be written", p.VerifyName)
 		}
 	}
+	if p.CodeText != "" {
+		if err := checkText("question for a code", p.CodeText, 100); err != nil {
+			return err
+		}
+		if strings.ContainsAny(p.CodeText, `"\`) {
+			return fmt.Errorf("question for a code %q: quotes and backslashes cannot be written", p.CodeText)
+		}
+		if !p.Login {
+			return errors.New("a question for a code, and none for a password")
+		}
+	}
 	for _, c := range p.DataCiphers {
 		if !isAlgorithm(c) {
 			return fmt.Errorf("data cipher %q is not the name of a cipher", c)

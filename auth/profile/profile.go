@@ -24,6 +24,7 @@ type Profile struct {
 	WrapKey []byte // contents of the key file: the static key, or the client's tls-crypt-v2 key
 
 	Login           bool     // the server asks for a user name and password
+	CodeText        string   // what the user is asked for beside them, a one-time code; empty: for nothing
 	VerifyName      string   // common name of the server's certificate; empty: any server of the CA
 	DataCiphers     []string // in order of preference; empty: the client's own
 	Auth            string   // digest of tls-auth and CBC ciphers; empty: the client's default, SHA1
@@ -127,6 +128,10 @@ func (p *Profile) write(b *bytes.Buffer) error {
 	if p.Login {
 		line("\n# Asks for user name and password when connecting.")
 		line("auth-user-pass")
+	}
+	if p.CodeText != "" {
+		line("# And for the code that an authenticator app shows.")
+		line("static-challenge %s 1", quote(p.CodeText))
 	}
 	if len(p.Cert) == 0 {
 		line("\n# OpenVPN Connect asks for a certificate unless told that there is none.")

@@ -57,7 +57,10 @@ func profiles(t testing.TB) map[string]Profile {
 	password := sample(t)
 	password.Cert, password.Key, password.Login = nil, nil, true
 
-	return map[string]Profile{"plain": sample(t), "login": login, "several": several, "tls-auth": tlsauth, "password": password}
+	code := sample(t)
+	code.Login, code.CodeText = true, "Code from the app: #1"
+
+	return map[string]Profile{"code": code, "plain": sample(t), "login": login, "several": several, "tls-auth": tlsauth, "password": password}
 }
 
 func TestGolden(t *testing.T) {
@@ -121,7 +124,11 @@ func TestOpenVPNAccepts(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			out, err := exec.CommandContext(ctx, "openvpn", args...).CombinedOutput()
-			if ctx.Err() != nil || !strings.Contains(string(out), "link remote") {
+			far := "link remote"
+			if p.CodeText != "" { // nobody is there to be asked, but what is asked is whole
+				far = "can't ask for 'CHALLENGE: " + p.CodeText + "'"
+			}
+			if ctx.Err() != nil || !strings.Contains(string(out), far) {
 				t.Fatalf("openvpn did not get as far as connecting: %v\n%s", err, out)
 			}
 			for line := range strings.Lines(string(out)) {
@@ -208,7 +215,7 @@ func TestInjection(t *testing.T) {
 func checkLines(t testing.TB, b []byte) {
 	t.Helper()
 	known := strings.Fields("client dev tun-mtu remote resolv-retry nobind persist-key persist-tun explicit-exit-notify remote-cert-tls " +
-		"verify-x509-name tls-version-min ignore-unknown-option data-ciphers cipher auth auth-user-pass setenv verb key-direction")
+		"verify-x509-name tls-version-min ignore-unknown-option data-ciphers cipher auth auth-user-pass static-challenge setenv verb key-direction")
 	block := ""
 	for n, line := range strings.Split(strings.TrimSuffix(string(b), "\n"), "\n") {
 		at := fmt.Sprintf("line %d, %q", n+1, line)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"postern/auth"
 	"postern/auth/pki"
 	"postern/auth/profile"
 	"postern/server/config"
@@ -137,6 +139,9 @@ func makeProfile(r profileRequest) (text []byte, found string, err error) {
 		Name: r.name, Login: cfg.WantLogin(), DataCiphers: cfg.DataCiphers, Auth: cfg.Auth, TLSMin: "1.2", MTU: cfg.MTU,
 		BlockOutsideDNS: wantsBlockOutsideDNS(cfg.Push),
 	}
+	if p.CodeText, err = codeText(cfg, r.name); err != nil {
+		return nil, "", err
+	}
 	if cfg.TLSMin >= tls.VersionTLS13 {
 		p.TLSMin = "1.3"
 	}
@@ -160,6 +165,19 @@ func makeProfile(r profileRequest) (text []byte, found string, err error) {
 		return nil, "", err
 	}
 	return b.Bytes(), found, nil
+}
+
+// codeText is what a user is asked for besides the password; "" for nothing.
+func codeText(cfg *config.Config, name string) (string, error) {
+	if cfg.TOTPFile == "" {
+		return "", nil
+	}
+	if cfg.TOTPOptional {
+		if has, err := auth.HoldsTOTP(cfg.TOTPFile, name); err != nil || !has {
+			return "", err
+		}
+	}
+	return cmp.Or(cfg.TOTPText, auth.DefaultCodeText), nil
 }
 
 // addCertificates adds CA, certificate and key, after making sure that server and client will accept each other.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"postern/auth"
 	"postern/auth/profile"
 	"postern/server/config"
 )
@@ -147,3 +148,38 @@ func TestProfileRemotes(t *testing.T) {
 }
 
 func remoteText(r profile.Remote) string { return fmt.Sprintf("%s %d %s", r.Host, r.Port, r.Proto) }
+
+// Where codes are wanted the profile asks for one beside the password: of everybody, or of those who have a secret.
+func TestProfileCode(t *testing.T) {
+	dir, _ := site(t)
+	mustRun(t, "pki", "client", "--dir", dir, "bob")
+	if err := os.WriteFile(filepath.Join(dir, "users"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := auth.AddTOTP(filepath.Join(dir, "totp"), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		lines      []string
+		alice, bob string // the line; "" for none
+	}{
+		{nil, "", ""},
+		{[]string{"auth-totp-file totp"}, `static-challenge "One-time code" 1`, `static-challenge "One-time code" 1`},
+		{[]string{"auth-totp-file totp", "auth-totp optional"}, `static-challenge "One-time code" 1`, ""},
+		{[]string{"auth-totp-file totp", "auth-totp-text Code:"}, `static-challenge Code: 1`, `static-challenge Code: 1`},
+	} {
+		conf := writeConf(t, dir, append(tc.lines, "auth-users-file users")...)
+		for name, want := range map[string]string{"alice": tc.alice, "bob": tc.bob} {
+			text := mustRun(t, "profile", name, "--config", conf, "--out", "-", "--endpoint", "h")
+			got := ""
+			for line := range strings.Lines(text) {
+				if strings.HasPrefix(line, "static-challenge") {
+					got = strings.TrimSpace(line)
+				}
+			}
+			if got != want {
+				t.Errorf("%q: %s has %q, want %q", tc.lines, name, got, want)
+			}
+		}
+	}
+}
