@@ -61,7 +61,8 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 	if err != nil {
 		return nil, err
 	}
-	g := &granted{name: name, user: user, who: who, peer: datachan.NoPeer, iroutes: settings.IRoutes, peerInfo: h.Peer}
+	g := &granted{name: name, user: user, who: who, peer: datachan.NoPeer, iroutes: settings.IRoutes, peerInfo: h.Peer,
+		file: settings, set: settings, cfg: live.cfg}
 	for i, cert := range h.Chain {
 		g.chain = append(g.chain, certRef{sha256.Sum256(cert.Raw), cert})
 		if i == 0 {
@@ -76,6 +77,7 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 		c.srv.revoke(g)
 		return nil, err
 	}
+	g.pushed = push
 	c.mu.Lock()
 	c.grant = g
 	c.mu.Unlock()
@@ -247,6 +249,7 @@ func (c *client) Established() {
 	}
 	e.Str("version", g.peerInfo.Version()).Str("platform", g.peerInfo.Platform()).Msg("client connected")
 	c.tellEstablished(g)
+	c.catchUp(g.cfg)
 }
 
 // leaveHalfOpen gives up c's place among the half-open sessions, and tells the gate how it went.

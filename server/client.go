@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"postern/auth"
+	"postern/server/config"
 	"postern/server/datachan"
 	"postern/server/link"
 	"postern/server/management"
@@ -102,6 +103,10 @@ type granted struct {
 	iroutes  []netip.Prefix
 	peer     datachan.PeerID
 	peerInfo tlsctl.PeerInfo
+	file     *config.Client // what its client file said
+	set      *config.Client // what it was let in with: the same, unless something else had a say
+	cfg      *config.Config // under which pushed was compiled
+	pushed   []string       // repush replaces it
 }
 
 // member is what the lanes need to know of a client, gathered once. Immutable.

@@ -47,5 +47,6 @@ func (s *Server) Reload(cfg *config.Config, login Login) (kept []string, err err
 	for _, c := range s.table.all(nil) {
 		s.recheck(l, c)
 	}
+	s.repushAll(l)
 	return kept, nil
 }

@@ -74,6 +74,7 @@ type Server struct {
 	past       past
 	streamGate *tlsctl.Gate // for all streams
 	panics     atomic.Uint64
+	repushing  sync.Mutex   // one client's pushes are brought in line at a time
 	pulse      atomic.Int64 // rounds of the keeper
 	hush       hush
 

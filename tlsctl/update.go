@@ -17,6 +17,9 @@ var updatable = []string{
 	"redirect-private", "route", "route-gateway", "route-ipv6", "route-metric", "topology", "tun-mtu",
 }
 
+// Updatable reports whether clients change an option of this name while they are connected.
+func Updatable(name string) bool { return slices.Contains(updatable, name) }
+
 // Update changes options that a client was pushed, by PUSH_UPDATE. An option takes the place of all of its name that
 // the client has; "-name" removes them. "?name" and "-?name" are ignored by a client that cannot do it, where without
 // the question mark its connection ends: "block-ipv4" is known to OpenVPN 3 alone.
@@ -45,7 +48,7 @@ func pushUpdates(options []string) ([]Message, error) {
 		name, remove := strings.CutPrefix(name, "-")
 		name, optional := strings.CutPrefix(name, "?")
 		switch {
-		case !optional && !slices.Contains(updatable, name), name == "" || strings.ContainsAny(name[:1], "-?"):
+		case !optional && !Updatable(name), name == "" || strings.ContainsAny(name[:1], "-?"):
 			return nil, fmt.Errorf("option %q cannot be updated", o)
 		case remove && rest != "":
 			return nil, fmt.Errorf("option %q: only all of a name can be removed", o)
