@@ -21,9 +21,9 @@ SOAK ?= 10m
 ARGS ?=
 
 DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
-TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps gcc libc6-dev
+TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps tshark gcc libc6-dev
 
-.PHONY: help build run demo test unit race fuzz e2e soak interop vet clean go root
+.PHONY: help build run demo test unit race sim fuzz e2e soak interop vet clean go root
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,11 +43,11 @@ demo: root build ## as root: a directory, a server and a stock client in namespa
 test: root go ## as root: every test there is, installing the Debian packages they need
 	@deploy/packages $(TEST_PACKAGES)
 	@rm -rf run/test && mkdir -p run/test; result=0; \
-	for step in vet race fuzz e2e; do \
+	for step in vet race sim fuzz e2e; do \
 		echo "== make $$step"; \
 		$(MAKE) --no-print-directory $$step 2>&1 | tee run/test/$$step.log || result=1; \
 	done; \
-	for step in vet race fuzz e2e; do \
+	for step in vet race sim fuzz e2e; do \
 		echo "== make $$step"; \
 		grep -hE '^(ok|FAIL|--- FAIL|panic:|make.*Error)' run/test/$$step.log || [ $$step = vet ] || { echo "nothing ran"; result=1; }; \
 	done; \
@@ -58,7 +58,10 @@ unit: go ## the tests that need neither root nor other programs
 	$(GO) test -short $(TESTFLAGS) ./...
 
 race: go ## as root: all tests but the end-to-end ones, with the race detector
-	CGO_ENABLED=1 $(GO) test -race -timeout 10m -skip '^TestE2E' $(TESTFLAGS) ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m -skip '^TestE2E' $(TESTFLAGS) ./...
+
+sim: go ## ten thousand clients of all versions over lossy wires, in virtual time
+	$(GO) test -count 1 -timeout 20m -run '^TestSimulation$$' $(TESTFLAGS) ./tlsctl
 
 fuzz: go ## every fuzz target for a short time; FUZZTIME=1m for longer
 	@for package in $$($(GO) list ./...); do \
@@ -69,7 +72,7 @@ fuzz: go ## every fuzz target for a short time; FUZZTIME=1m for longer
 	done
 
 e2e: go ## as root: the stock openvpn client and slapd against bin/postern in namespaces; TESTFLAGS="-run E2EFloat"
-	CGO_ENABLED=0 $(GO) test -count 1 -timeout 15m -run '^TestE2E' $(TESTFLAGS) ./cmd/postern
+	CGO_ENABLED=0 $(GO) test -count 1 -timeout 40m -run '^TestE2E' $(TESTFLAGS) ./cmd/postern
 
 soak: go ## as root: 20 stock clients that renegotiate, roam and restart for SOAK=10m; two minutes of it are in e2e
 	CGO_ENABLED=0 SOAK=$(SOAK) $(GO) test -count 1 -timeout 0 -run '^TestE2ESoak$$' -v $(TESTFLAGS) ./cmd/postern

@@ -466,6 +466,8 @@ func (p *peer) take(pkt []byte) {
 	payload, id, err := key.Open(append(make([]byte, 0, len(pkt)+datachan.Room), pkt...), &p.scratch)
 	key.Unlock()
 	switch {
+	case errors.Is(err, datachan.ErrReplay): // S073
+		p.w.t.Errorf("%s got two packets of one id under key %d", p.name, h.Key)
 	case err != nil:
 		p.strange++
 	case datachan.Classify(payload) == datachan.Ping:
