@@ -139,6 +139,9 @@ func (snap *Snapshot) StatusText(version int) []byte {
 			if i > 0 {
 				b.WriteString(sep)
 			}
+			if text, ok := f.(string); ok {
+				f = oneField(text)
+			}
 			fmt.Fprint(&b, f)
 		}
 		b.WriteByte('\n')
@@ -171,6 +174,23 @@ func (snap *Snapshot) StatusText(version int) []byte {
 	line("GLOBAL_STATS", "dco_enabled", 0)
 	b.WriteString("END\n")
 	return b.Bytes()
+}
+
+// oneField writes what could end a field or a line as \xNN: a login may hold commas (S089).
+func oneField(s string) string {
+	special := func(r rune) bool { return r < ' ' || r == 0x7f || r == ',' || r == '"' }
+	if !strings.ContainsFunc(s, special) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if special(r) {
+			fmt.Fprintf(&b, `\x%02x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // inside lists a client's inside addresses and networks.
