@@ -275,7 +275,9 @@ func (t *Tokens) known(ctx context.Context, before *tokenLogin, r *Request, now 
 	case err == nil && (id == nil || id.Name != name):
 		err = errors.New("back end vouched for another user")
 	case err == nil:
-		return id, now, nil
+		who := *id
+		who.By = "token+" + id.By
+		return &who, now, nil
 	}
 	if before.who == nil || isDenied(err) {
 		return nil, now, err

@@ -467,7 +467,7 @@ func TestTokenVouched(t *testing.T) {
 			t.Errorf("after 15 minutes: %+v, %v, asked %d times", id, err, asked)
 		}
 		var next auth.TokenSession
-		if id, err := w.login(&next, "alice", s.Token(), "alice"); err != nil || asked != 2 || id.By != "ldap" {
+		if id, err := w.login(&next, "alice", s.Token(), "alice"); err != nil || asked != 2 || id.By != "token+ldap" {
 			t.Errorf("a new session: %+v, %v, asked %d times", id, err, asked)
 		}
 

@@ -577,3 +577,69 @@ func TestTOTPWithLDAP(t *testing.T) {
 		t.Errorf("the directory saw binds of alice with %q", bound)
 	}
 }
+
+// A reload changes what is asked and where secrets are; spent codes, open challenges and wrong guesses stay what they are.
+func TestTOTPWithOtherOptions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTOTPWorld(t, auth.TOTPOptions{})
+		code := w.code("alice")
+		w.in("alice", "secret"+code)
+		for range 2 {
+			w.out("bob", "secret000000", "wrong one-time code")
+		}
+		old := w.logins
+		next, err := w.totp.With(auth.TOTPOptions{File: w.file, Place: auth.CodeFirst, Optional: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.totp, w.logins = next, auth.Answers(next.Require(backend(w.answer)))
+		w.out("alice", code+"secret", "used before")
+		if err := w.login("carol", "secret"); err != nil {
+			t.Errorf("carol has no secret and needs none: %v", err)
+		}
+		w.out("bob", "000000secret", "wrong one-time code") // the third
+		w.next()
+		w.out("bob", w.code("bob")+"secret", "too many failed logins")
+		time.Sleep(16 * time.Minute)
+		w.in("bob", w.code("bob")+"secret")
+		_, err = old.Authenticate(t.Context(), w.request("bob", "secret"))
+		open := w.asks(err, "bob")
+		w.next()
+		r := w.request("bob", "")
+		r.State, r.Response = open.State, []byte(w.code("bob"))
+		if _, err := w.logins.Authenticate(t.Context(), r); err != nil {
+			t.Errorf("the answer to a challenge of before: %v", err)
+		}
+		// What the old one lets in is spent for the new one, too.
+		w.next()
+		code = w.code("alice")
+		if _, err := old.Authenticate(t.Context(), w.request("alice", "secret"+code)); err != nil {
+			t.Errorf("a login under way: %v", err)
+		}
+		w.out("alice", code+"secret", "used before")
+		if _, err := next.With(auth.TOTPOptions{File: w.file + "-none"}); err == nil {
+			t.Error("a file that is not there was taken")
+		}
+		w.next()
+		w.in("alice", w.code("alice")+"secret")
+	})
+}
+
+// HoldsTOTP tells who has a secret, by any way to write the name.
+func TestHoldsTOTP(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "totp-secrets")
+	if _, err := auth.HoldsTOTP(path, "alice"); err == nil {
+		t.Error("nothing said of a file that is not there")
+	}
+	if _, err := auth.AddTOTP(path, "alice"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"alice": true, "ALICE": true, "bob": false} {
+		if got, err := auth.HoldsTOTP(path, name); err != nil || got != want {
+			t.Errorf("%s: %v, %v, want %v", name, got, err, want)
+		}
+	}
+	if _, err := auth.HoldsTOTP(path, "a b"); err == nil {
+		t.Error("a name that is none was taken")
+	}
+}

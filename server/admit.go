@@ -239,7 +239,7 @@ func (c *client) Established() {
 	c.mu.Unlock()
 	e := c.log.Info().Str("client", g.name).Str("cipher", cipher).Uint32("peer", uint32(g.peer)).Stringer("took", time.Since(c.opened).Round(time.Millisecond))
 	if g.user != "" {
-		e = e.Str("user", g.user)
+		e = e.Str("user", g.user).Str("by", g.who.By)
 	}
 	if g.addr4.IsValid() {
 		e = e.Stringer("addr4", g.addr4)
