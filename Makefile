@@ -21,7 +21,7 @@ SOAK ?= 10m
 ARGS ?=
 
 DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
-TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps tshark gcc libc6-dev
+TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps systemd tshark gcc libc6-dev
 
 .PHONY: help build run demo test unit race sim fuzz e2e soak interop vet clean go root
 

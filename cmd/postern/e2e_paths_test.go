@@ -155,3 +155,31 @@ func TestE2EBrokenConfig(t *testing.T) {
 		t.Errorf("a device was opened: %s", out)
 	}
 }
+
+// A port that is taken ends the start with a message that says so, and leaves nothing half done behind (F37).
+func TestE2EPortInUse(t *testing.T) {
+	f := newField(t)
+	f.serve()
+	router := f.Host("router")
+	state := func() string {
+		links, err := router.Run(f.ctx, "ip", "-o", "addr")
+		f.must(err)
+		tables, err := router.Run(f.ctx, "nft", "list", "tables")
+		f.must(err)
+		return links + tables
+	}
+	before := state()
+	conf := f.write("second.conf", "dev tun", "topology subnet", "server 10.99.0.0 255.255.255.0", "nat yes", "proto udp",
+		"ca "+f.pki+"/ca.crt", "cert "+f.pki+"/issued/gateway.crt", "key "+f.pki+"/private/gateway.key", "dh none",
+		"control-socket "+filepath.Join(f.Dir, "second.sock"))
+	out, err := router.Run(f.ctx, programs.postern, "serve", "--config", conf)
+	if err == nil || !strings.Contains(out, "1194") || !strings.Contains(out, "in use") {
+		t.Errorf("a second server on the same port: %v, %s", err, out)
+	}
+	if after := state(); after != before {
+		t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
+	}
+	if _, err := os.Lstat(filepath.Join(f.Dir, "second.sock")); err == nil {
+		t.Error("its control socket is left")
+	}
+}
