@@ -11,6 +11,7 @@ import (
 var fixed = []struct{ field, directive string }{
 	{"Listen", "local, port or proto"}, {"SendBuf", "sndbuf"}, {"RecvBuf", "rcvbuf"}, {"MaxClients", "max-clients"}, {"TCPQueue", "tcp-queue-limit"},
 	{"Multihome", "multihome"}, {"SameInterface", "multihome"}, {"BindDev", "bind-dev"}, {"Mark", "mark"}, {"MTUDisc", "mtu-disc"}, {"PassTOS", "passtos"},
+	{"PortShare", "port-share"}, {"Balancers", "proxy-protocol-from"},
 	{"Dev", "dev"}, {"MTU", "tun-mtu"}, {"TxQueue", "txqueuelen"}, {"Topology", "topology"},
 	{"Addr4", "server"}, {"Addr6", "server-ipv6"}, {"Pool4", "ifconfig-pool"}, {"Pool6", "ifconfig-ipv6-pool"}, {"Pool6Bits", "server-ipv6"},
 	{"PoolPersist", "ifconfig-pool-persist"}, {"Routes", "route"}, {"NAT", "nat"}, {"NoOffload", "tun-offload"},

@@ -66,6 +66,7 @@ type Server struct {
 	uplinks        []*uplink
 	keepers        []*gatekeeper
 	streams        streams
+	sharer         *sharer // nil without port-share
 	alarms         alarms
 	warned         certWarned // the keeper's
 	watched        watched
@@ -104,6 +105,9 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	s := &Server{
 		parts: parts, log: parts.Log, table: newTable(cfg), half: newHalfOpen(), pool: newPool(cfg),
 		clientToClient: cfg.ClientToClient, passTOS: cfg.PassTOS, started: time.Now(), drained: make(chan struct{}),
+	}
+	if cfg.PortShare.Host != "" {
+		s.sharer = newSharer(cfg.PortShare)
 	}
 	s.adopt(&live{cfg: cfg, login: parts.Login, creds: creds})
 	if s.pool != nil && parts.Pool != nil {

@@ -33,11 +33,10 @@ type streams struct {
 }
 
 // enter counts a fresh stream and reports whether there is room.
-func (s *streams) enter(st *link.Stream, from netip.Addr) bool {
-	source, _ := sourceOf(from)
+func (s *streams) enter(st *link.Stream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.fresh >= maxNewStreams || s.bySource[source] >= maxNewStreamsPerSource {
+	if s.closed || s.fresh >= maxNewStreams {
 		return false
 	}
 	if s.open == nil {
@@ -45,16 +44,29 @@ func (s *streams) enter(st *link.Stream, from netip.Addr) bool {
 	}
 	s.open[st] = struct{}{}
 	s.fresh++
-	s.bySource[source]++
 	return true
 }
 
-// settled says that a stream is fresh no more: it has a session, which has limits of its own, or is over.
+// from counts a fresh stream's source, as soon as that is known, and reports whether there is room for it. A stream
+// that is refused is counted until it is settled, too.
+func (s *streams) from(addr netip.Addr) bool {
+	source, _ := sourceOf(addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bySource[source]++
+	return s.bySource[source] <= maxNewStreamsPerSource
+}
+
+// settled says that a stream is fresh no more: it has a session, which has limits of its own, or is over. from is
+// its source, where that was counted.
 func (s *streams) settled(from netip.Addr) {
-	source, _ := sourceOf(from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fresh--
+	if !from.IsValid() {
+		return
+	}
+	source, _ := sourceOf(from)
 	if s.bySource[source]--; s.bySource[source] <= 0 {
 		delete(s.bySource, source)
 	}
@@ -85,28 +97,45 @@ func (s *Server) accept(ctx context.Context, l StreamListener) error {
 		if err != nil {
 			return err
 		}
-		if !s.streams.enter(st, st.RemoteAddr().Addr()) {
+		if !s.streams.enter(st) {
 			st.Close()
 			continue
 		}
+		var from netip.Addr // a balancer's tells nothing: what it brings is counted when it has said for whom
+		if !st.Balanced() {
+			if from = st.RemoteAddr().Addr(); !s.streams.from(from) {
+				st.Close()
+				s.streams.settled(from)
+				s.streams.leave(st)
+				continue
+			}
+		}
 		lane := s.lanes[n%len(s.lanes)]
 		s.wg.Go(func() {
-			s.serve(ctx, st, lane)
+			s.serve(ctx, st, from, lane)
 			st.Close()
 			s.streams.leave(st)
 		})
 	}
 }
 
-// serve is one stream's life: a reset, which opens the session, then packets until either is over.
-func (s *Server) serve(ctx context.Context, st *link.Stream, lane *lane) {
-	from := st.RemoteAddr()
+// serve is one stream's life: a reset, which opens the session, then packets until either is over. counted is the source
+// that it is counted for, if any.
+func (s *Server) serve(ctx context.Context, st *link.Stream, counted netip.Addr, lane *lane) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.panicked(nil, p)
 		}
 	}()
-	c := s.greet(ctx, st, from, lane)
+	c, foreign := s.greet(ctx, st, counted, lane)
+	if foreign {
+		if err := s.sharer.carry(ctx, st); err != nil {
+			s.drops.add(dropStranger)
+			if !errors.Is(err, errShareFull) && !s.closing.Load() {
+				s.alarmOnce("port-share", err)
+			}
+		}
+	}
 	if c == nil {
 		return
 	}
@@ -120,27 +149,43 @@ func (s *Server) serve(ctx context.Context, st *link.Stream, lane *lane) {
 	c.session.End(fmt.Errorf("connection: %w", err))
 }
 
-// greet waits for the first packet and opens a session for it; nil when there is nothing to serve.
-func (s *Server) greet(ctx context.Context, st *link.Stream, from netip.AddrPort, lane *lane) *client {
-	defer s.streams.settled(from.Addr())
+// greet waits for the first packet and opens a session for it; nil when there is nothing to serve. foreign is a
+// connection for the service that shares the port.
+func (s *Server) greet(ctx context.Context, st *link.Stream, counted netip.Addr, lane *lane) (c *client, foreign bool) {
+	defer func() { s.streams.settled(counted) }()
+	if st.Balanced() {
+		if err := st.Introduce(); err != nil {
+			s.drops.add(dropStranger)
+			return nil, false
+		}
+		if counted = st.RemoteAddr().Addr(); !s.streams.from(counted) {
+			return nil, false
+		}
+	}
+	if s.sharer != nil {
+		if foreign, err := st.Foreign(); err != nil || foreign {
+			return nil, foreign
+		}
+	}
 	st.SetLimit(frameLimitBefore)
 	trains, err := st.Receive()
 	if err != nil || len(trains) == 0 {
-		return nil
+		return nil, false
 	}
+	from := st.RemoteAddr()
 	o, err := s.streamGate.GreetStream(time.Now(), from, trains[0].Bytes)
 	if err != nil || o == nil {
 		s.drops.add(dropStranger)
-		return nil
+		return nil, false
 	}
-	c := s.open(ctx, s.streamGate, o, &path{outside{door: st, addr: from}, st, lane.sender}, true)
+	c = s.open(ctx, s.streamGate, o, &path{outside{door: st, addr: from}, st, lane.sender}, true)
 	if c == nil {
-		return nil
+		return nil, false
 	}
 	for _, t := range trains[1:] {
 		if op, _, _, ok := tlsctl.PeekSession(t.Bytes); ok && op != tlsctl.OpDataV1 {
 			c.session.Deliver(t.Bytes)
 		}
 	}
-	return c
+	return c, false
 }

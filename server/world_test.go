@@ -316,10 +316,15 @@ func (w *world) streamPeer(name string, at netip.AddrPort, change ...func(*ctlte
 // streamPeerWith makes a client with a certificate, over TCP.
 func (w *world) streamPeerWith(cert tls.Certificate, at netip.AddrPort, change ...func(*ctltest.Config)) *peer {
 	w.t.Helper()
-	p := w.newPeer(cert, append(change, func(c *ctltest.Config) { c.Stream = true }))
 	ours, theirs := net.Pipe()
-	p.conn, p.out = theirs, make(chan []byte, 4096)
 	w.doors <- link.NewStream(addressed{ours, at}, link.TCPOptions{})
+	return w.speak(cert, theirs, change...)
+}
+
+// speak makes a client with a certificate on a connection.
+func (w *world) speak(cert tls.Certificate, conn net.Conn, change ...func(*ctltest.Config)) *peer {
+	p := w.newPeer(cert, append(change, func(c *ctltest.Config) { c.Stream = true }))
+	p.conn, p.out = conn, make(chan []byte, 4096)
 	p.ctl = ctltest.NewClient(p.sendRaw, p.cfg)
 	go p.receiveStream()
 	go p.write()

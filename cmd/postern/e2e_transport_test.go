@@ -1,7 +1,10 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -76,5 +79,71 @@ func TestE2EPassTOS(t *testing.T) {
 			t.Fatal(out)
 		}
 		f.must(p.Wait(10 * time.Second))
+	}
+}
+
+// A TCP port is shared with another service: a stock client connects, and whoever speaks anything else reaches the
+// service, both at a time.
+func TestE2EPortShare(t *testing.T) {
+	f := newField(t, "alice")
+	p, err := f.Host("router").Start("service.log", programs.depot, "serve", "127.0.0.1:5002")
+	f.must(err)
+	f.must(p.Expect("depot serves", 1, 10*time.Second))
+	f.serve("proto tcp-server", "port 443", "port-share 127.0.0.1 5002")
+	at := fmt.Sprintf("%v", f.Host("router").Wan4)
+	v := f.connect("alice", "remote "+at+" 443 tcp-client")
+	for _, way := range []string{"get", "put"} {
+		out, err := v.host.Run(f.ctx, programs.depot, way, at+":443", "20000000")
+		f.must(err)
+		t.Log(strings.TrimSpace(out))
+	}
+	v.move(5_000_000)
+}
+
+// Behind a balancer the server knows a client by its own address.
+func TestE2EBalancer(t *testing.T) {
+	f := newField(t, "alice", "balancer")
+	srv := f.serve("proto tcp-server", fmt.Sprintf("proxy-protocol-from %v", f.Host("balancer").Wan4))
+	b := f.Host("balancer")
+	var front net.Listener
+	f.must(b.Do(func() (err error) {
+		front, err = net.Listen("tcp4", fmt.Sprintf("%v:443", b.Wan4))
+		return err
+	}))
+	defer front.Close()
+	back := fmt.Sprintf("%v:1194", f.Host("router").Wan4)
+	go balance(b, front, back)
+	v := f.connect("alice", fmt.Sprintf("remote %v 443 tcp-client", b.Wan4))
+	v.ping(lab.Lan4, 5, 1300)
+	v.move(5_000_000)
+	f.must(srv.Expect(fmt.Sprintf("addr=%v:", v.host.Wan4), 1, time.Second))
+}
+
+// balance passes connections on, as the least of balancers does, announced by the PROXY protocol.
+func balance(b *lab.Host, front net.Listener, back string) {
+	for {
+		client, err := front.Accept()
+		if err != nil {
+			return
+		}
+		var server net.Conn
+		if err := b.Do(func() (err error) { server, err = net.Dial("tcp4", back); return err }); err != nil {
+			client.Close()
+			continue
+		}
+		from, to := client.RemoteAddr().(*net.TCPAddr).AddrPort(), client.LocalAddr().(*net.TCPAddr).AddrPort()
+		h := append([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"), from.Addr().Unmap().AsSlice()...)
+		h = append(h, to.Addr().Unmap().AsSlice()...)
+		h = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(h, from.Port()), to.Port())
+		pass := func(to, from net.Conn) {
+			io.Copy(to, from)
+			to.Close()
+			from.Close()
+		}
+		go func() {
+			server.Write(h)
+			pass(server, client)
+		}()
+		go pass(client, server)
 	}
 }

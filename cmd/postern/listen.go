@@ -26,7 +26,7 @@ func (h *host) listen(cfg *config.Config, parts *server.Parts) error {
 			}
 			parts.UDP = append(parts.UDP, u)
 		case "tcp":
-			ln, err := link.ListenTCP(l.Addr, link.TCPOptions{SocketOptions: both, V6Only: l.V6Only, RecvBuf: cfg.RecvBuf, SendBuf: cfg.SendBuf, QueuePackets: cfg.TCPQueue})
+			ln, err := link.ListenTCP(l.Addr, link.TCPOptions{SocketOptions: both, V6Only: l.V6Only, RecvBuf: cfg.RecvBuf, SendBuf: cfg.SendBuf, QueuePackets: cfg.TCPQueue, Balancers: cfg.Balancers})
 			if err != nil {
 				return fmt.Errorf("listen on tcp %v: %w", l.Addr, err)
 			}

@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
 	"time"
@@ -22,6 +23,8 @@ type Config struct {
 	BindDev                  string // the one interface to listen on; "" all
 	Mark                     uint32 // SO_MARK; 0 none
 	MTUDisc                  string // no, maybe, yes; "" leaves it to the system
+	PortShare                PortShare
+	Balancers                []netip.Prefix // Postern: proxy-protocol-from
 	PassTOS                  bool
 
 	MaxClients int
@@ -134,6 +137,16 @@ type Config struct {
 
 // WantLogin reports whether clients must send a user name and password.
 func (c *Config) WantLogin() bool { return c.LDAP != nil || c.Users != "" }
+
+// PortShare is the service that shares TCP ports with the server. Host "": none.
+type PortShare struct {
+	Host string
+	Port int
+	Dir  string // of files by which it learns its clients' addresses; "": none
+}
+
+// Target is the service's address.
+func (p PortShare) Target() string { return net.JoinHostPort(p.Host, strconv.Itoa(p.Port)) }
 
 // Listen is one address to listen on.
 type Listen struct {

@@ -167,6 +167,7 @@ func (d *draft) settle() {
 		c.Control = d.absolute(c.Control) // in /run, which is empty after a reboot: the server makes the directory
 	}
 	d.settleDirectory("client-config-dir", &c.ClientConfigDir)
+	d.settleDirectory("port-share", &c.PortShare.Dir)
 }
 
 // settleDirectory makes the path of a directory that is read absolute, and insists that it exists.

@@ -38,6 +38,9 @@ func TestValues(t *testing.T) {
 		{"multihome", func(c *Config) any { return [2]bool{c.Multihome, c.SameInterface} }, [2]bool{true, false}},
 		{"multihome same-interface", func(c *Config) any { return [2]bool{c.Multihome, c.SameInterface} }, [2]bool{true, true}},
 		{"bind-dev eth1\nmark 4294967295\nmtu-disc yes\npasstos", func(c *Config) any { return []any{c.BindDev, c.Mark, c.MTUDisc, c.PassTOS} }, []any{"eth1", uint32(1<<32 - 1), "yes", true}},
+		{"proto tcp-server\nport-share 127.0.0.1 https", func(c *Config) any { return c.PortShare.Target() }, "127.0.0.1:443"},
+		{"proto tcp-server\nproxy-protocol-from 192.0.2.0/24 2001:db8::1\nproxy-protocol-from 198.51.100.1", func(c *Config) any { return fmt.Sprint(c.Balancers) },
+			"[192.0.2.0/24 2001:db8::1/128 198.51.100.1/32]"},
 		{"max-clients 7\ntcp-queue-limit 9", func(c *Config) any { return []int{c.MaxClients, c.TCPQueue} }, []int{7, 9}},
 
 		// Device and addresses.

@@ -52,7 +52,27 @@ var posternRows = []row{
 		d.cfg.NoOffload = err == nil && !yes
 		return err
 	}),
+	use("proxy-protocol-from", "NET/BITS|ADDRESS...", "Balancers that announce whose TCP connections they pass on, by the PROXY protocol, version 2. Limits, logs and logins then go by the client's address. A connection from there without it is closed, and nobody else's announcements are heard.", addBalancers).each(),
 	use("control-socket", "PATH", "The socket that `postern status` asks; default /run/postern/NAME.sock for NAME.conf.", func(d *draft, l *directive) error { return d.output(l, &d.cfg.Control) }),
+}
+
+func addBalancers(d *draft, l *directive) error {
+	for _, s := range l.args {
+		p, err := netip.ParsePrefix(s)
+		if a, aErr := netip.ParseAddr(s); aErr == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		switch {
+		case err != nil || p.Addr().Zone() != "" || p.Addr().Is4In6():
+			return fmt.Errorf("%q is neither an address nor a network such as 192.0.2.0/28", s)
+		case hostBits(p):
+			return fmt.Errorf("%s has bits set behind its prefix: write %s", s, p.Masked())
+		case p.Bits() == 0:
+			return fmt.Errorf("%s would let everybody choose an address: name the balancers", s)
+		}
+		d.cfg.Balancers = append(d.cfg.Balancers, p)
+	}
+	return nil
 }
 
 func addLDAPURL(d *draft, l *directive) error {

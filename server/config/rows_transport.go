@@ -30,7 +30,7 @@ var transportRows = []row{
 	use("tcp-nodelay", "", "Pushes `socket-flags TCP_NODELAY`; the server's own streams always have it.", func(d *draft, _ *directive) error { d.pushNoDelay = true; return nil }),
 	use("tcp-queue-limit", "PACKETS", "How many packets wait for a TCP client before more are dropped; default 64.", count(1, 65536, func(c *Config) *int { return &c.TCPQueue })),
 	accept("bcast-buffers", "N", "there are no broadcasts on a tun device"),
-	later("port-share", "HOST PORT [DIR]", "give the other service a port of its own"),
+	use("port-share", "HOST PORT [DIR]", "Over TCP hand connections that are not OpenVPN's to another service, what they said first included. In DIR a file for each is named after the connection's other end, as the service sees it, and holds the client's address.", setPortShare),
 	use("mtu-disc", "no|maybe|yes", "What becomes of packets that are too large for the path to a client: `no` and `maybe` have them fragmented, `maybe` within what the kernel knows of the path; with `yes` they are dropped. Default the system's setting, on Linux maybe.", setMTUDisc),
 	use("passtos", "", "Over UDP give outer packets the class (DSCP) of the packet inside.", switchOn(func(c *Config) *bool { return &c.PassTOS })),
 	accept("proto-force", "udp|tcp", "clients only: picks among remotes"),
@@ -142,6 +142,18 @@ func setMark(d *draft, l *directive) error {
 func setMTUDisc(d *draft, l *directive) error {
 	d.cfg.MTUDisc = l.args[0]
 	return choice("no", "maybe", "yes")(d, l)
+}
+
+func setPortShare(d *draft, l *directive) error {
+	port, err := parsePort(l.args[1])
+	if err != nil {
+		return err
+	}
+	if host := l.args[0]; host == "" || strings.ContainsAny(host, "/ []") {
+		return fmt.Errorf("%q is no host: write a name or an address", host)
+	}
+	d.cfg.PortShare = PortShare{Host: l.args[0], Port: port, Dir: l.arg(2)}
+	return nil
 }
 
 func checkSocketFlags(d *draft, l *directive) error {

@@ -44,6 +44,11 @@ func (d *draft) checkRules() {
 	if d.has("mtu-test") && d.overTCP() {
 		d.refuse(d.last["mtu-test"], "only makes sense over UDP: remove the line")
 	}
+	for _, name := range []string{"port-share", "proxy-protocol-from"} {
+		if d.has(name) && !d.overTCP() {
+			d.refuse(d.last[name], "only makes sense over TCP: add `local * 443 tcp-server`, or remove the line")
+		}
+	}
 	if c.ExitNotify > 0 && !d.overUDP() {
 		d.ignore(d.last["explicit-exit-notify"], "over TCP the closed connection tells clients that the server stops")
 	}

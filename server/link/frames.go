@@ -91,6 +91,10 @@ func (f *frames) next(limit int) ([]byte, error) {
 	return f.buf[at : at+n : at+n+Slack], nil
 }
 
+// peek is what is read but not yet cut; skip leaves n bytes of it out.
+func (f *frames) peek() []byte { return f.buf[f.r:f.w] }
+func (f *frames) skip(n int)   { f.r += n }
+
 // appendFrame appends the packet with its length before it.
 func appendFrame(b, packet []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(len(packet)))

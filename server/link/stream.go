@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +28,10 @@ const (
 // their room, for on TCP clients do not ask for them again.
 type Stream struct {
 	conn net.Conn
-	addr netip.AddrPort
+	addr netip.AddrPort // Introduce changes it, before the stream is anybody else's
 	o    TCPOptions
+
+	balanced bool // a PROXY header is still to come
 
 	limit     atomic.Int32
 	packetsIn atomic.Uint64
@@ -53,10 +56,12 @@ type StreamStats struct {
 // NewStream makes a stream of conn. The time for the first packet begins to run.
 func NewStream(conn net.Conn, o TCPOptions) *Stream {
 	s := &Stream{conn: conn, addr: addrPort(conn.RemoteAddr()), o: o.withDefaults()}
+	s.balanced = slices.ContainsFunc(o.Balancers, func(p netip.Prefix) bool { return p.Contains(s.addr.Addr().WithZone("")) })
 	s.limit.Store(strangerLimit)
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.SetNoDelay(true)
 		// Where these fail, so will the first read.
+		limitUnsent(tcp)
 		if o.RecvBuf > 0 {
 			tcp.SetReadBuffer(o.RecvBuf)
 		}
@@ -68,7 +73,7 @@ func NewStream(conn net.Conn, o TCPOptions) *Stream {
 	return s
 }
 
-// RemoteAddr is the client's address, unmapped.
+// RemoteAddr is the client's address, unmapped: a balancer's until Introduce.
 func (s *Stream) RemoteAddr() netip.AddrPort { return s.addr }
 
 // SetLimit sets the largest packet that the stream takes, at most 65,535. It starts at 2,048. Any goroutine.

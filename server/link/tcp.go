@@ -23,6 +23,8 @@ type TCPOptions struct {
 	QueueBytes   int           // and their bytes; 0 is 256 KiB
 	FirstPacket  time.Duration // a client has this long for its first packet; 0 is 5 s
 	Stall        time.Duration // a client that takes nothing for this long is given up; 0 is 60 s
+
+	Balancers []netip.Prefix // who opens connections with a PROXY header, see Stream.Introduce
 }
 
 func (o TCPOptions) withDefaults() TCPOptions {
