@@ -269,6 +269,58 @@ func TestCodeByText(t *testing.T) {
 	})
 }
 
+// A client that sends its password at a renegotiation is asked for another code: within the session where it can be, and
+// traffic goes on meanwhile.
+func TestCodeAtRenegotiation(t *testing.T) {
+	for _, can := range []bool{true, false} {
+		inBubble(t, func(t *testing.T, w *world) {
+			s := w.withCodes(auth.TOTPOptions{})
+			w.start()
+			alice := w.peer("alice", homeAddr)
+			password := static("secret", s.code("alice"))
+			sso := announcing("crtext")
+			if !can {
+				sso = announcing("")
+			}
+			alice = w.peerWith(alice.cert, from(1), withLogin("alice", ""), sso, func(c *ctltest.Config) {
+				c.Credentials = func() (string, string) { return "alice", password }
+			}).connect()
+			time.Sleep(time.Minute)
+			password = "secret"
+			done := make(chan error, 1)
+			go func() { done <- alice.ctl.Renegotiate(w.ctx) }()
+			if !can {
+				if text, err := alice.ctl.AwaitMessage(w.ctx, "AUTH_FAILED"); err != nil || !strings.HasPrefix(text, "AUTH_FAILED,CRV1:R,E:") {
+					t.Errorf("%q, %v, want a dynamic challenge", text, err)
+				}
+				alice.mustNotReach()
+				return
+			}
+			_, err := alice.ctl.AwaitMessage(w.ctx, "INFO_PRE,CR_TEXT")
+			must(t, err)
+			time.Sleep(20 * time.Second)
+			alice.mustReach()
+			alice.respond(s.code("alice"))
+			must(t, <-done)
+			time.Sleep(time.Minute)
+			alice.sendKey = 1
+			alice.mustReach()
+		})
+	}
+}
+
+// Where hand-window leaves no time to ask within the session, the client comes again with the answer.
+func TestNoTimeToAsk(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.withCodes(auth.TOTPOptions{})
+		w.cfg.HandWindow = 6 * time.Second
+		w.start()
+		if text, _ := w.peer("alice", homeAddr, withLogin("alice", "secret"), announcing("crtext")).refusal(); !strings.HasPrefix(text, "AUTH_FAILED,CRV1:R,E:") {
+			t.Errorf("%q, want a dynamic challenge", text)
+		}
+	})
+}
+
 // With a token nobody is asked for another code; and what was sent the first time is no login a second time.
 func TestCodeOnceASession(t *testing.T) {
 	for _, tokens := range []bool{true, false} {
@@ -470,6 +522,45 @@ func TestLeavingWhileAsked(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if n := w.srv.table.count(); n != 0 || w.srv.Snapshot().HalfOpen != 0 {
 			t.Errorf("%d sessions, %d half-open", n, w.srv.Snapshot().HalfOpen)
+		}
+	})
+}
+
+// S047: while a user looks for a code the password is not kept.
+func TestPasswordIsNotKeptWhileAsking(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		var mu sync.Mutex
+		var kept [][]byte
+		w.login = loginFunc(func(_ context.Context, r *auth.Request) (*auth.Identity, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if r.State == "" {
+				kept = append(kept, r.Password)
+				return nil, &auth.Challenge{State: "s", Username: r.Username, Text: "Code", Within: time.Minute}
+			}
+			if len(r.Password) > 0 {
+				t.Errorf("the password came again: %q", r.Password)
+			}
+			kept = append(kept, r.Response)
+			return &auth.Identity{Name: r.Username}, nil
+		})
+		w.start()
+		alice := w.peer("alice", homeAddr, withLogin("alice", "secret"), announcing("crtext"))
+		done := make(chan error, 1)
+		go func() { done <- alice.ctl.Connect(w.ctx) }()
+		_, err := alice.ctl.AwaitMessage(w.ctx, "INFO_PRE,CR_TEXT:R:Code")
+		must(t, err)
+		synctest.Wait()
+		mu.Lock()
+		if len(kept) != 1 || strings.Trim(string(kept[0]), "\x00") != "" {
+			t.Errorf("kept %q", kept)
+		}
+		mu.Unlock()
+		alice.respond("123456")
+		must(t, <-done)
+		synctest.Wait()
+		if len(kept) != 2 || strings.Trim(string(kept[1]), "\x00") != "" {
+			t.Errorf("kept %q", kept)
 		}
 	})
 }

@@ -21,6 +21,9 @@ type Login struct {
 // not theirs.
 const loginTimeout = 10 * time.Second
 
+// answerTime is what tlsctl keeps of a login's time for judging the last answer and saying so.
+const answerTime = 5 * time.Second
+
 // login asks who a client is, and its user what is missing, and returns who it is.
 //
 //	Authenticate -- yes, no, later --> the client is told
@@ -35,10 +38,9 @@ func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, certCN 
 		sum := sha256.Sum256(h.Chain[0].RawSubjectPublicKeyInfo)
 		r.CertKey = sum[:]
 	}
-	handshake := live.cfg.HandWindow
-	asked := c.opened // when its time to log in began
+	until := c.opened.Add(live.cfg.HandWindow) // when it is to be in
 	if !h.First {
-		asked = time.Now()
+		until = time.Now().Add(live.cfg.HandWindow)
 	}
 	within := loginTimeout
 	for {
@@ -51,23 +53,22 @@ func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, certCN 
 		case !errors.As(err, &challenge):
 			return nil, refusal(h.Username, err)
 		}
+		clear(r.Password) // it has been judged, and an answer may take minutes (S047)
 		q, wait, ok := question(challenge, h)
+		if within = wait; q.Method == tlsctl.AskText {
+			// Asked is who has the wrong password too, and for that nobody is given more time (S010).
+			q.Timeout = min(challenge.Within, time.Until(until)-answerTime)
+			ok = ok && q.Timeout > 0
+		}
 		switch {
 		case !ok && challenge.URL != "":
 			return nil, &tlsctl.Denial{Public: "this login needs a client that can open web pages", Err: fmt.Errorf("login %q: client can open no web page", h.Username)}
 		case !ok:
 			return nil, &tlsctl.Denial{Challenge: challenge.CRV1(), Err: fmt.Errorf("login %q: %w", h.Username, err)}
 		}
-		if within = wait; q.Method == tlsctl.AskText {
-			// Asked is who has the wrong password too, and for that nobody is given more time (S010).
-			q.Timeout = min(challenge.Within, handshake-time.Since(asked)-loginTimeout/2)
-		}
 		r = &auth.Request{Username: challenge.Username, CommonName: certCN, CertKey: r.CertKey, Source: c.path.Load().addr, Can: r.Can, State: challenge.State}
 		if q.Method == tlsctl.JustWait && !h.CanAsk(q.Method) {
 			continue // it waits for as long as it does
-		}
-		if q.Timeout <= 0 {
-			return nil, &tlsctl.Denial{Public: "no time is left to ask", Err: fmt.Errorf("login %q: no time is left to ask", h.Username)}
 		}
 		switch r.Response, err = h.Ask(ctx, q); {
 		case errors.Is(err, tlsctl.ErrNoAnswer):

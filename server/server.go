@@ -327,7 +327,7 @@ func (s *Server) farewellLine(c *client, err error) {
 	denial := (*tlsctl.Denial)(nil)
 	level := zerolog.InfoLevel
 	switch {
-	case errors.As(err, &denial):
+	case errors.As(err, &denial) && denial.Challenge == "":
 		level = zerolog.WarnLevel
 	case !c.established.Load() && errors.Is(err, tlsctl.ErrHandshakeTimeout):
 		level = zerolog.DebugLevel

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/rs/zerolog"
 
@@ -30,7 +31,7 @@ func (k *logins) openUsed(cfg *config.Config) (*os.File, error) {
 	if cfg.TOTPUsed == "" {
 		return nil, nil
 	}
-	f, err := os.OpenFile(cfg.TOTPUsed, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(cfg.TOTPUsed, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("auth-totp-used: %w", err)
 	}

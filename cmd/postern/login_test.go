@@ -90,7 +90,12 @@ func TestLogins(t *testing.T) {
 		out("alice", "alice", "SCRV1:"+"YWxpY2Utc2VjcmV0"+":!")
 		in("alice", "SCRV1:YWxpY2Utc2VjcmV0:MTIzNDU2", "file") // a code that nobody wants
 
+		out("", "alice", "") // as auth-user-pass-optional lets it come here
+		out("alice", "alice", "")
+		out("alice", "alice", "SCRV1:YWxpY2Utc2VjcmV0") // half of it is no password
+
 		take(required)
+		out("", "alice", "")
 		time.Sleep(time.Minute) // what a run before has taken
 		code := alice.Code(time.Now())
 		out("alice", "alice", "alice-secret")

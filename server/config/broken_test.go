@@ -197,6 +197,7 @@ var broken = []struct {
 	{"auth-users-file users\nauth-totp required", 2, "auth-totp", "add auth-totp-file"},
 	{"auth-users-file users\nauth-totp-used used", 2, "auth-totp-used", "add auth-totp-file"},
 	{"auth-users-file users\nauth-totp-file totp\nauth-totp maybe", 3, "auth-totp", "not one of: required, optional"},
+	{"ldap-url ldaps://a.example\nldap-user-base dc=x\nldap-user-filter (|(uid=%u)(mail=%u))\nlogin-must-match-cert no\nauth-totp-file totp\nauth-totp optional", 6, "auth-totp", "write required"},
 	{"auth-users-file users\nauth-totp-file totp\nauth-totp-place middle", 3, "auth-totp-place", "not one of: last, first, apart"},
 	{"auth-users-file users\nauth-totp-file totp\nauth-totp-text 'a \"code\"'", 3, "auth-totp-text", "leave them out"},
 	{"auth-users-file users\nauth-totp-file totp\nauth-totp-used none/used", 3, "auth-totp-used", "the directory does not exist"},

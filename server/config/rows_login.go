@@ -139,6 +139,9 @@ func (d *draft) checkTOTP() {
 		}
 		return
 	}
+	if c := d.cfg; c.TOTPOptional && !c.LoginMustMatchCert && c.LDAP != nil && strings.Count(c.LDAP.UserFilter, "%u") > 1 {
+		d.refuse(d.last["auth-totp"], "ldap-user-filter finds a user by several names, of which one alone has a secret: write required, or login-must-match-cert yes")
+	}
 	switch l := d.last["auth-totp-file"]; {
 	case !d.wantsLogin():
 		d.refuse(l, "a code comes with a password: add a login (ldap-url or auth-users-file)")

@@ -33,7 +33,7 @@ var posternRows = []row{
 		d.cfg.TOTPFile = l.args[0] // found in readMaterial
 		return setMaterial(d, l)
 	}),
-	use("auth-totp", "required|optional", "Whether users without a secret are kept out (default), or come in by their password alone.", setTOTP),
+	use("auth-totp", "required|optional", "Whether users without a secret are kept out (default), or come in by their password alone. Then it shows, to whoever asks, who has one.", setTOTP),
 	use("auth-totp-place", "last|first|apart", "Where in a password the code may be, for clients that have one field for both: at its end (default) or its beginning, if there are six digits, or nowhere. Clients that ask for the code by itself are understood in any case.", setTOTPPlace),
 	use("auth-totp-text", "TEXT", "What users are asked, here and in profiles; default \"One-time code\".", setTOTPText),
 	use("auth-totp-used", "FILE", "A file of the server's own in which it remembers over a restart which codes have been used. Without it, codes of the first minute after a start are refused.", func(d *draft, l *directive) error { return d.output(l, &d.cfg.TOTPUsed) }),
