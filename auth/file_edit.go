@@ -139,7 +139,8 @@ func rewrite(path string, change func(text []byte) ([]byte, error)) error {
 	return replaceFile(dir, path, text)
 }
 
-// replaceFile puts text in the place of the file at path, which keeps its owner and mode; a new one gets 0600.
+// replaceFile puts text in the place of the file at path, which keeps its owner and mode. A new one is for the owner of
+// its directory alone: of the server's, mostly, which has to read it.
 func replaceFile(dir *os.File, path string, text []byte) error {
 	tmp, err := os.CreateTemp(dir.Name(), ".users-*")
 	if err != nil {
@@ -147,10 +148,22 @@ func replaceFile(dir *os.File, path string, text []byte) error {
 	}
 	defer os.Remove(tmp.Name()) // once renamed there is nothing by this name
 	defer tmp.Close()
-	if old, err := os.Lstat(path); err == nil {
-		if err := keepOwner(tmp, old); err != nil {
-			return fmt.Errorf("write user file: %w", err)
+	old, err := os.Lstat(path)
+	switch {
+	case err == nil:
+		err = keepOwner(tmp, old)
+		if err == nil {
+			err = tmp.Chmod(old.Mode().Perm())
 		}
+	case os.Geteuid() == 0:
+		if old, err = dir.Stat(); err == nil {
+			err = keepOwner(tmp, old)
+		}
+	default:
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("write user file: %w", err)
 	}
 	if _, err := tmp.Write(text); err != nil {
 		return fmt.Errorf("write user file: %w", err)
@@ -167,6 +180,7 @@ func replaceFile(dir *os.File, path string, text []byte) error {
 	return nil
 }
 
+// keepOwner gives tmp the owner and group of old.
 func keepOwner(tmp *os.File, old fs.FileInfo) error {
 	now, err := tmp.Stat()
 	if err != nil {
@@ -178,5 +192,5 @@ func keepOwner(tmp *os.File, old fs.FileInfo) error {
 			return err
 		}
 	}
-	return tmp.Chmod(old.Mode().Perm())
+	return nil
 }

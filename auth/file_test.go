@@ -314,3 +314,47 @@ func TestEditsAtOnce(t *testing.T) {
 }
 
 func gidOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Gid) }
+
+// A new file is for the owner of its directory, who is the server's user; one that is there keeps its owner.
+func TestNewFileBelongsToDirectory(t *testing.T) {
+	dir, uid, gid, other := t.TempDir(), os.Geteuid(), os.Getegid(), os.Geteuid()
+	if uid == 0 { // who alone makes files for others
+		uid, gid = 12345, 23456
+	}
+	if err := os.Chown(dir, uid, gid); err != nil {
+		t.Fatal(err)
+	}
+	owner := func(path string) (owner [2]int, mode os.FileMode) {
+		t.Helper()
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sys := info.Sys().(*syscall.Stat_t)
+		return [2]int{int(sys.Uid), int(sys.Gid)}, info.Mode()
+	}
+	users, secrets := filepath.Join(dir, "users"), filepath.Join(dir, "totp-secrets")
+	for path, make := range map[string]func() error{
+		users:   func() error { return auth.AddUser(users, "alice", []byte("secret")) },
+		secrets: func() error { _, err := auth.AddTOTP(secrets, "alice"); return err },
+	} {
+		if err := make(); err != nil {
+			t.Fatal(err)
+		}
+		if who, mode := owner(path); who != [2]int{uid, gid} || mode != 0o600 {
+			t.Errorf("%s belongs to %v, mode %v", path, who, mode)
+		}
+	}
+	if err := os.Chown(users, other, gid); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(users, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := auth.AddUser(users, "bob", []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	if who, mode := owner(users); who != [2]int{other, gid} || mode != 0o640 {
+		t.Errorf("after a change it belongs to %v, mode %v", who, mode)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -92,6 +94,20 @@ func clientKeyV2(serverKey, metadata []byte) ([]byte, error) {
 	return key.GenerateClientKey(metadata, time.Now())
 }
 
+// ownedAsDirectory gives a file that root has made to the owner of its directory: to the server, mostly, which has to
+// read it.
+func ownedAsDirectory(name string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	dir := info.Sys().(*syscall.Stat_t)
+	return os.Lchown(name, int(dir.Uid), int(dir.Gid))
+}
+
 // writeKey writes a new key. It never replaces a file: whoever still uses the old key would be locked out.
 func writeKey(c *cli.Context, key []byte) error {
 	name := c.String("out")
@@ -99,5 +115,8 @@ func writeKey(c *cli.Context, key []byte) error {
 		_, err := c.App.Writer.Write(key)
 		return err
 	}
-	return writeNew(name, key)
+	if err := writeNew(name, key); err != nil {
+		return err
+	}
+	return ownedAsDirectory(name)
 }

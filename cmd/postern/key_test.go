@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"postern/tlsctl"
@@ -86,5 +87,25 @@ func TestKeyFiles(t *testing.T) {
 		if out, err := run(t, append([]string{"key"}, args...)...); err == nil {
 			t.Errorf("key %q: %s", args, out)
 		}
+	}
+}
+
+// A key that root makes belongs to the owner of its directory, who is the server's user.
+func TestKeyBelongsToDirectory(t *testing.T) {
+	dir, uid, gid := t.TempDir(), os.Geteuid(), os.Getegid()
+	if uid == 0 { // who alone makes files for others
+		uid, gid = 12345, 23456
+	}
+	if err := os.Chown(dir, uid, gid); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "token.key")
+	mustRun(t, "key", "auth-token", "--out", name)
+	info, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := info.Sys().(*syscall.Stat_t); int(s.Uid) != uid || int(s.Gid) != gid || info.Mode() != 0o600 {
+		t.Errorf("it belongs to %d:%d, mode %v", s.Uid, s.Gid, info.Mode())
 	}
 }
