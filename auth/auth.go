@@ -19,6 +19,10 @@ type Request struct {
 	Response []byte  // what the user answered, nil for nothing; overwritten by the caller like Password
 
 	Token *TokenReport // with TokenOptions.External only
+
+	// Script asks the administrator's own script about this login; nil where there is none. It knows more of the client
+	// than is in here. Its errors are an Authenticator's.
+	Script func(ctx context.Context, r *Request) error
 }
 
 // An Identity is who a login turned out to be.

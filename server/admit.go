@@ -33,10 +33,14 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 	if err != nil {
 		return nil, err
 	}
+	v := c.visitor(h, name)
+	if err := c.verifyChain(ctx, v); err != nil {
+		return nil, err
+	}
 	user := ""
 	var who *auth.Identity
 	if live.login.Auth != nil {
-		if who, err = c.login(ctx, live, h, name); err != nil {
+		if who, err = c.login(ctx, live, h, v); err != nil {
 			return nil, err
 		}
 		user = who.Name
@@ -61,7 +65,7 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 	if err != nil {
 		return nil, err
 	}
-	g := &granted{name: name, user: user, who: who, peer: datachan.NoPeer, iroutes: settings.IRoutes, peerInfo: h.Peer,
+	g := &granted{name: name, user: user, login: h.Username, who: who, peer: datachan.NoPeer, iroutes: settings.IRoutes, peerInfo: h.Peer,
 		file: settings, set: settings, cfg: live.cfg}
 	for i, cert := range h.Chain {
 		g.chain = append(g.chain, certRef{sha256.Sum256(cert.Raw), cert})
@@ -69,19 +73,36 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 			g.notAfter = cert.NotAfter
 		}
 	}
-	push, err := c.srv.grant(live, g, settings)
-	if err == nil && c.gone.Load() { // ended while the directory was asked
-		err = &tlsctl.Denial{Public: "session ended", Err: errEnded}
-	}
-	if err != nil {
-		c.srv.revoke(g)
+	if err := c.allot(ctx, live, g); err != nil {
 		return nil, err
 	}
-	g.pushed = push
+	g.pushed = PushList(live.cfg, g.set, Addresses{g.addr4, g.addr6, g.peer4}, g.peerInfo)
 	c.mu.Lock()
 	c.grant = g
 	c.mu.Unlock()
-	return c.withToken(live, &tlsctl.Grant{Push: push, PeerID: uint32(g.peer)}), nil
+	if c.gone.Load() { // ended while the directory was asked, or a script
+		return nil, &tlsctl.Denial{Public: "session ended", Err: errEnded}
+	}
+	return c.withToken(live, &tlsctl.Grant{Push: g.pushed, PeerID: uint32(g.peer)}), nil
+}
+
+// allot leases addresses and a peer id to g and has scripts say what they think of the client, which may add to what its
+// file says. After an error nothing is leased.
+func (c *client) allot(ctx context.Context, live *live, g *granted) error {
+	if c.srv.visitScripts() && !live.cfg.DuplicateCN {
+		if err := c.srv.visits.enter(ctx, c, g.name); err != nil {
+			return err
+		}
+	}
+	err := c.srv.grant(live, g, g.set)
+	if err == nil {
+		err = c.visit(ctx, live, g)
+	}
+	if err != nil {
+		c.srv.revoke(g)
+		c.srv.visits.leave(c, g.name)
+	}
+	return err
 }
 
 // certificateName judges the client's certificate beyond what the TLS handshake did, and names its owner: "" without
@@ -126,18 +147,15 @@ func (c *client) settings(live *live, name string) (*config.Client, error) {
 	return settings, nil
 }
 
-// grant leases addresses and a peer id to g and compiles the push list. After an error revoke gives back what it took.
-func (s *Server) grant(live *live, g *granted, set *config.Client) (push []string, err error) {
+// grant leases addresses and a peer id to g. After an error revoke gives back what it took.
+func (s *Server) grant(live *live, g *granted, set *config.Client) (err error) {
 	if max := live.cfg.MaxClients; s.table.full(g.name, max) {
-		return nil, &tlsctl.Denial{Public: "server full, try again later", Temporary: true, Err: fmt.Errorf("%q: %d clients are connected, which is max-clients", g.name, max)}
+		return &tlsctl.Denial{Public: "server full, try again later", Temporary: true, Err: fmt.Errorf("%q: %d clients are connected, which is max-clients", g.name, max)}
 	}
 	if g.peer, err = s.table.allocatePeer(time.Now()); err != nil {
-		return nil, &tlsctl.Denial{Public: "server full, try again later", Temporary: true, Err: err}
+		return &tlsctl.Denial{Public: "server full, try again later", Temporary: true, Err: err}
 	}
-	if err := s.lease(g, set); err != nil {
-		return nil, err
-	}
-	return PushList(live.cfg, set, Addresses{g.addr4, g.addr6, g.peer4}, g.peerInfo), nil
+	return s.lease(g, set)
 }
 
 // lease gives g its inside addresses: those of its client file, or an entry of the pool. With a fixed IPv4 address there
@@ -171,13 +189,18 @@ func (s *Server) lease(g *granted, set *config.Client) error {
 
 // revoke gives back what grant took.
 func (s *Server) revoke(g *granted) {
-	now := time.Now()
-	for _, l := range g.leases {
-		s.pool.release(l, now)
-	}
+	s.unlease(g)
 	if g.peer != datachan.NoPeer {
-		s.table.freePeer(g.peer, now)
+		s.table.freePeer(g.peer, time.Now())
 	}
+}
+
+// unlease gives back g's addresses.
+func (s *Server) unlease(g *granted) {
+	for _, l := range g.leases {
+		s.pool.release(l, time.Now())
+	}
+	g.leases, g.peer4 = nil, netip.Addr{}
 }
 
 func maskOf(p netip.Prefix) netip.Addr {
@@ -211,7 +234,7 @@ func (c *client) join(key *datachan.Key, cipher string, live *live) error {
 		return errors.New("a key before the login was decided")
 	}
 	p := c.path.Load()
-	m := &member{name: g.name, peer: g.peer, addr4: g.addr4, addr6: g.addr6, routed: len(g.iroutes) > 0}
+	m := &member{name: g.name, peer: g.peer, addr4: g.usable(g.addr4), addr6: g.usable(g.addr6), routed: len(g.iroutes) > 0}
 	m.mss4, m.mss6 = mss(live.cfg.MSSFix, p.addr.Addr().Is6(), c.stream, key)
 	if st, ok := p.sock.(*link.Stream); ok {
 		st.SetLimit(frameLimitAfter)

@@ -12,6 +12,7 @@ import (
 	"postern/auth"
 	"postern/server/config"
 	"postern/server/datachan"
+	"postern/server/hooks"
 	"postern/server/link"
 	"postern/server/management"
 	"postern/tlsctl"
@@ -49,6 +50,8 @@ type client struct {
 	stream  bool                  // over TCP
 	settle  func(authorised bool) // tells the gate; once, however often it is called
 	log     zerolog.Logger
+	scripts *hooks.Session
+	over    chan struct{} // closed when the session has ended, and the scripts that belong to its end
 
 	path atomic.Pointer[path]
 	ring datachan.Ring
@@ -78,6 +81,8 @@ type client struct {
 	keys   keyTimes // guarded by mu
 	why    error    // guarded by mu: what Leaving was told
 	cipher string   // guarded by mu
+	// visited is set when the scripts of a client that has logged in have run: those of one that is gone are due.
+	visited bool // guarded by mu
 }
 
 // traffic is one direction's counters. Its own cache line: the two directions run on different cores.
@@ -93,6 +98,7 @@ type traffic struct {
 type granted struct {
 	name     string // certificate CN, or the user name with username-as-common-name
 	user     string
+	login    string         // user as it was typed, for scripts
 	who      *auth.Identity // who the login was; nil without one. reidentify replaces it
 	notAfter time.Time      // of the certificate; zero without
 	chain    []certRef      // for revocation while connected
@@ -101,12 +107,14 @@ type granted struct {
 	peer4    netip.Addr // the server's end of addr4, in topology net30
 	addr6    netip.Addr
 	iroutes  []netip.Prefix
-	peer     datachan.PeerID
-	peerInfo tlsctl.PeerInfo
-	file     *config.Client // what its client file said
-	set      *config.Client // what it was let in with: the same, unless something else had a say
-	cfg      *config.Config // under which pushed was compiled
-	pushed   []string       // repush replaces it
+	// unlearned are those of the addresses and iroutes that learn-address has refused. iroutes has none of them.
+	unlearned []netip.Prefix
+	peer      datachan.PeerID
+	peerInfo  tlsctl.PeerInfo
+	file      *config.Client // what its client file said
+	set       *config.Client // what it was let in with: the same, unless something else had a say
+	cfg       *config.Config // under which pushed was compiled
+	pushed    []string       // repush replaces it
 }
 
 // member is what the lanes need to know of a client, gathered once. Immutable.

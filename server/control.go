@@ -112,7 +112,8 @@ func (k *gatekeeper) greet(ctx context.Context, g *greeting) {
 // open starts a session for a client that has proved its address. It returns nil when there is no room for it.
 func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p *path, stream bool) *client {
 	var once sync.Once
-	c := &client{srv: s, id: management.ClientID(s.clientIDs.Add(1) - 1), sid: o.Client, opened: time.Now(), source: p.addr.Addr(), stream: stream}
+	c := &client{srv: s, id: management.ClientID(s.clientIDs.Add(1) - 1), sid: o.Client, opened: time.Now(), source: p.addr.Addr(), stream: stream,
+		scripts: s.parts.Scripts.Session(), over: make(chan struct{})}
 	c.settle = func(authorised bool) { once.Do(func() { g.Settle(time.Now(), o, authorised) }) }
 	if s.closing.Load() {
 		c.settle(false)
@@ -138,7 +139,10 @@ func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p 
 		s.end(older, "the client began again")
 	}
 	s.wg.Go(func() {
-		err := c.session.Run(ctx)
+		err := s.verifyKey(ctx, o.Metadata)
+		if err == nil {
+			err = c.session.Run(ctx)
+		}
 		s.closed(c, err)
 	})
 	return c

@@ -14,6 +14,7 @@ import (
 	"postern/server/datachan"
 	"postern/server/link"
 	"postern/tun"
+	"postern/tun/tuntest"
 )
 
 // A bench is a lane with members and nothing else: no session, no goroutine. Its socket and queue throw away what they
@@ -73,7 +74,7 @@ func (d *drain) Write(frags [][]byte, _ tun.GSO) error {
 func newBench(t testing.TB, members int) *bench {
 	t.Helper()
 	w := newWorld(t)
-	srv, err := New(w.cfg, Parts{Log: zerolog.Nop()})
+	srv, err := New(w.cfg, Parts{Device: tuntest.New(tuntest.Options{}), Log: zerolog.Nop()})
 	must(t, err)
 	b := &bench{srv: srv}
 	b.lane = &lane{srv: srv, queue: &b.queue, sender: newSender(srv)}

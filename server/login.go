@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/server/hooks"
 	"postern/tlsctl"
 )
 
@@ -24,6 +25,10 @@ const loginTimeout = 10 * time.Second
 // answerTime is what tlsctl keeps of a login's time for judging the last answer and saying so.
 const answerTime = 5 * time.Second
 
+// scriptTimeout is the same where a script has a say, which may wait for what the user does elsewhere. The negotiation has
+// a limit of its own.
+const scriptTimeout = 5 * time.Minute
+
 // login asks who a client is, and its user what is missing, and returns who it is.
 //
 //	Authenticate -- yes, no, later --> the client is told
@@ -31,9 +36,9 @@ const answerTime = 5 * time.Second
 //	     |   | State, Response           *auth.Challenge: the user is asked within the session, if the client can do
 //	     v   |                           that; otherwise the session ends with the question, and the next one brings
 //	*auth.Challenge -> Hello.Ask         the answer as its password
-func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, certCN string) (*auth.Identity, error) {
+func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, v *hooks.ClientInfo) (*auth.Identity, error) {
 	c.log.Debug().Str("user", h.Username).Msg("asking for a login")
-	r := &auth.Request{Username: h.Username, Password: h.Password, CommonName: certCN, Source: c.path.Load().addr, Can: methods(h)}
+	r := &auth.Request{Username: h.Username, Password: h.Password, CommonName: v.CommonName, Source: c.path.Load().addr, Can: methods(h), Script: c.loginScript(h, v)}
 	if len(h.Chain) > 0 {
 		sum := sha256.Sum256(h.Chain[0].RawSubjectPublicKeyInfo)
 		r.CertKey = sum[:]
@@ -43,6 +48,9 @@ func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, certCN 
 		until = time.Now().Add(live.cfg.HandWindow)
 	}
 	within := loginTimeout
+	if r.Script != nil {
+		within = scriptTimeout
+	}
 	for {
 		id, err := c.authenticate(ctx, live.login, r, within)
 		clear(r.Response)
@@ -66,7 +74,7 @@ func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, certCN 
 		case !ok:
 			return nil, &tlsctl.Denial{Challenge: challenge.CRV1(), Err: fmt.Errorf("login %q: %w", h.Username, err)}
 		}
-		r = &auth.Request{Username: challenge.Username, CommonName: certCN, CertKey: r.CertKey, Source: c.path.Load().addr, Can: r.Can, State: challenge.State}
+		r = &auth.Request{Username: challenge.Username, CommonName: r.CommonName, CertKey: r.CertKey, Source: c.path.Load().addr, Can: r.Can, State: challenge.State, Script: r.Script}
 		if q.Method == tlsctl.JustWait && !h.CanAsk(q.Method) {
 			continue // it waits for as long as it does
 		}
@@ -108,6 +116,9 @@ func (c *client) authenticate(ctx context.Context, l Login, r *auth.Request, wit
 // refusal is what a client hears whose login was not good.
 func refusal(user string, err error) error {
 	err = fmt.Errorf("login %q: %w", user, err)
+	if denial := (*tlsctl.Denial)(nil); errors.As(err, &denial) {
+		return denial
+	}
 	if denied := (*auth.Denied)(nil); errors.As(err, &denied) {
 		return &tlsctl.Denial{Public: denied.Public, Session: errors.Is(err, auth.ErrTokenOver), Err: err}
 	}

@@ -4,14 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"postern/server/config"
 	"postern/server/hooks"
 	"postern/server/management"
 	"postern/tlsctl"
@@ -253,36 +251,7 @@ func (c *client) tellDisconnected() {
 
 // environment is what hooks would get for c, the newest variable first.
 func (c *client) environment(g *granted) management.Env {
-	cfg := c.srv.live.Load().cfg
-	d := &hooks.Daemon{
-		Config: cfg.Path, PID: os.Getpid(), Started: c.srv.started, Verb: cfg.Verb, LogRedirect: cfg.Log != "",
-		Dev: c.srv.parts.Device.Name(), DevType: "tun", MTU: cfg.MTU, Local4: cfg.Addr4, Remote4: cfg.Peer4, Local6: cfg.Addr6, SetEnv: cfg.SetEnv,
-	}
-	for _, l := range cfg.Listen {
-		h := hooks.Listener{Proto: l.Network, Port: l.Addr.Port()}
-		if l.Network == "tcp" {
-			h.Proto = "tcp-server"
-		}
-		if !l.Addr.Addr().IsUnspecified() {
-			h.Local = l.Addr.Addr()
-		}
-		d.Listeners = append(d.Listeners, h)
-	}
-	from := c.path.Load().addr
-	info := &hooks.ClientInfo{
-		CommonName: g.name, Username: g.user, Untrusted: from, Trusted: from, Since: c.opened, Remote4: g.addr4,
-		Remote6: g.addr6, Local6: cfg.Addr6.Addr(), Netbits6: cfg.Pool6Bits,
-	}
-	if info.Local4 = g.peer4; g.addr4.IsValid() && cfg.Addr4.IsValid() && cfg.Topology == config.Subnet {
-		info.Netmask4 = maskOf(cfg.Addr4)
-	}
-	for _, ref := range g.chain {
-		info.Chain = append(info.Chain, hooks.CertOf(ref.cert, tlsctl.Subject(ref.cert)))
-	}
-	for name, value := range g.peerInfo.All {
-		info.Peer = append(info.Peer, hooks.Var{Name: name, Value: value})
-	}
-	env := hooks.Environment(d, info)
+	env := hooks.Environment(c.srv.facts.Load(), c.info(g))
 	return func(yield func(string, string) bool) {
 		for _, v := range slices.Backward(env) {
 			if !yield(v.Name, v.Value) {

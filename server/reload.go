@@ -20,7 +20,7 @@ var fixed = []struct{ field, directive string }{
 	{"ForceCookie", "tls-crypt-v2"}, {"Auth", "auth"}, {"Status", "status"}, {"Log", "log"}, {"User", "user"}, {"Group", "group"},
 	{"WritePID", "writepid"}, {"Control", "control-socket"}, {"Management", "management"},
 	{"Daemon", "daemon"}, {"Syslog", "syslog"}, {"NoTimestamps", "suppress-timestamps"}, {"MachineReadable", "machine-readable-output"}, {"Nice", "nice"},
-	{"TOTPUsed", "auth-totp-used"},
+	{"TOTPUsed", "auth-totp-used"}, {"Scripts", "a directive of a script"},
 }
 
 // Reload makes cfg the configuration of new sessions, and of running ones as far as it can: certificates, revocation

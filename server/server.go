@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"postern/server/config"
+	"postern/server/hooks"
 	"postern/server/link"
 	"postern/server/management"
 	"postern/tlsctl"
@@ -32,6 +33,11 @@ type Parts struct {
 	Pool    StateFile    // ifconfig-pool-persist; nil: none
 	// Management is told of states and clients; nil: nobody. Its owner is a ManagementOwner.
 	Management *management.Interface
+	// Scripts runs the administrator's scripts; nil: there are none.
+	Scripts *hooks.Runner
+	// As scripts are told: when the process started (zero: now), and the host's default gateways.
+	Started                 time.Time
+	NetGateway, NetGateway6 netip.Addr
 }
 
 // A UDPListener is one local address: a socket a lane, all bound to it.
@@ -70,6 +76,9 @@ type Server struct {
 	alarms         alarms
 	warned         certWarned // the keeper's
 	watched        watched
+	facts          atomic.Pointer[hooks.Daemon]
+	visits         visits
+	scripting      context.Context // of scripts about clients that are gone
 
 	clientIDs  atomic.Uint64 // the next client's
 	past       past
@@ -98,9 +107,17 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	if parts.Lanes < 1 {
 		parts.Lanes = 1
 	}
+	if parts.Started.IsZero() {
+		parts.Started = time.Now()
+	}
 	creds, err := loadCredentials(cfg)
 	if err != nil {
 		return nil, err
+	}
+	if parts.Scripts == nil {
+		if parts.Scripts, err = hooks.New(hooks.Options{Log: parts.Log}, new(hooks.Daemon)); err != nil {
+			return nil, err
+		}
 	}
 	s := &Server{
 		parts: parts, log: parts.Log, table: newTable(cfg), half: newHalfOpen(), pool: newPool(cfg),
@@ -134,6 +151,9 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 // adopt makes a configuration the one new sessions and lanes see.
 func (s *Server) adopt(l *live) {
 	cfg := l.cfg
+	facts := Facts(cfg, &s.parts)
+	s.facts.Store(facts)
+	s.parts.Scripts.Describe(facts)
 	renegotiate := cfg.Renegotiate
 	if renegotiate == 0 {
 		renegotiate = -1
@@ -161,6 +181,9 @@ func (s *Server) Run(ctx context.Context) error {
 	// Sessions outlive ctx: they are told that the server ends, and have a moment to say so.
 	living, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
+	var hurry context.CancelCauseFunc
+	s.scripting, hurry = context.WithCancelCause(context.WithoutCancel(ctx))
+	defer hurry(nil)
 	broken := make(chan error, 1)
 	report := func(what string, err error) {
 		if err == nil || s.closing.Load() {
@@ -210,7 +233,9 @@ func (s *Server) Run(ctx context.Context) error {
 	s.farewell()
 	stop(errors.New("server ended"))
 	s.closeParts(queues)
+	late := time.AfterFunc(lastScripts, func() { hurry(errors.New("the server ends")) })
 	s.wg.Wait()
+	late.Stop()
 	served()
 	select {
 	case <-files:
@@ -222,6 +247,9 @@ func (s *Server) Run(ctx context.Context) error {
 
 // farewellTime is how long clients have to acknowledge that the server ends.
 const farewellTime = 2 * time.Second
+
+// lastScripts is how long the scripts about clients may take all together when the server ends.
+const lastScripts = 2 * time.Second
 
 // farewell tells every client and waits until their sessions are over, or farewellTime.
 func (s *Server) farewell() {
@@ -304,9 +332,7 @@ func (s *Server) closed(c *client, err error) {
 	c.die()
 	s.leave(c)
 	c.leaveHalfOpen()
-	if g := c.decided(); g != nil {
-		s.revoke(g)
-	}
+	g := c.decided()
 	if stream, ok := c.path.Load().sock.(*link.Stream); ok {
 		stream.Close()
 	}
@@ -320,6 +346,12 @@ func (s *Server) closed(c *client, err error) {
 	if s.closing.Load() && s.table.count() == 0 {
 		s.drain.Do(func() { close(s.drained) })
 	}
+	c.depart(g)
+	if g != nil { // its addresses are somebody else's only when the scripts know
+		s.revoke(g)
+		s.visits.leave(c, g.name)
+	}
+	close(c.over)
 }
 
 // farewellLine logs how a session ended. What strangers bring about is logged within bounds only (S103).

@@ -355,7 +355,11 @@ func (g *Gate) welcomeEarly(now time.Time, from netip.AddrPort, s *stranger) *Op
 func (g *Gate) open(now time.Time, from netip.AddrPort, s *stranger, c sendCounter, seen replayID) *Opening {
 	c.stamp = uint32(g.seconds(now))
 	g.counts.opened.Add(1)
-	return &Opening{From: from, Client: s.Session, wrap: s.wrap.session(c, seen)}
+	o := &Opening{From: from, Client: s.Session, wrap: s.wrap.session(c, seen)}
+	if s.v2 {
+		o.Metadata = slices.Clone(s.key.Metadata)
+	}
+	return o
 }
 
 func randomSessionID() (id SessionID) {

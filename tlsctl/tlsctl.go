@@ -169,8 +169,10 @@ type Opening struct {
 	Client SessionID
 	Server SessionID
 	Stream bool // over TCP: no cookie was used, our reset is still to be sent
-	first  []byte
-	wrap   wrapper
+	// Metadata is what the client's tls-crypt-v2 key says about itself: one byte of type, then content; nil without.
+	Metadata []byte
+	first    []byte
+	wrap     wrapper
 }
 
 // Secret is bytes that must not be printed.

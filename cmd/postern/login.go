@@ -62,7 +62,9 @@ func (k *logins) login(cfg *config.Config) (server.Login, error) {
 		l.Auth = k.totp.Require(l.Auth)
 		b.epoch = joined(b.epoch, k.totp.Epoch)
 	}
-	l.Auth = auth.Answers(l.Auth)
+	if cfg.TOTPFile != "" || b.voucher != nil { // a script alone gets passwords as they are sent
+		l.Auth = auth.Answers(l.Auth)
+	}
 	if !cfg.GenToken {
 		return l, nil
 	}
@@ -102,6 +104,13 @@ func (k *logins) backEnds(cfg *config.Config) (b backEnds, err error) {
 			b.login, b.voucher = file, file
 		} else {
 			b.login, b.voucher = auth.FileFirst(file, b.login), auth.VouchFirst(file, b.voucher)
+		}
+	}
+	if cfg.Scripts.Commands["auth-user-pass-verify"] != nil {
+		if b.login == nil {
+			b.login = auth.Scripted()
+		} else {
+			b.login = auth.All(b.login, auth.Scripted()) // the script last: it may have the user asked something
 		}
 	}
 	return b, nil

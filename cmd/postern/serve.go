@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
@@ -108,7 +109,7 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 		return nil // ended before it was released
 	}
 	who := newLogins(log)
-	s, err := setUp(cfg, desk, who, log)
+	s, err := setUp(ctx, cfg, desk, who, log)
 	if err != nil {
 		desk.fail(err)
 		s.tearDown(log)
@@ -137,8 +138,9 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 // host is what a server took of its host, in the order to give back.
 type host struct {
 	server    *server.Server
-	device    tun.Device
+	device    *openDevice
 	listening []string
+	down      func() // the down script; nil: it is not due
 	undo      []func() error
 }
 
@@ -154,9 +156,9 @@ func (h *host) tearDown(log zerolog.Logger) {
 }
 
 // setUp opens everything, connects the server and drops privileges. On error the host still holds what was opened.
-func setUp(cfg *config.Config, desk *desk, who *logins, log zerolog.Logger) (*host, error) {
+func setUp(ctx context.Context, cfg *config.Config, desk *desk, who *logins, log zerolog.Logger) (*host, error) {
 	h := new(host)
-	parts := server.Parts{Log: log, Lanes: runtime.GOMAXPROCS(0), Management: desk.Interface}
+	parts := server.Parts{Log: log, Lanes: runtime.GOMAXPROCS(0), Management: desk.Interface, Started: time.Now()}
 	used, err := who.openUsed(cfg)
 	if err != nil {
 		return h, err
@@ -176,10 +178,9 @@ func setUp(cfg *config.Config, desk *desk, who *logins, log zerolog.Logger) (*ho
 	if err := h.listen(cfg, &parts); err != nil {
 		return h, err
 	}
-	if err := h.makeDevice(cfg, parts.Lanes, log); err != nil {
+	if err := h.makeDevice(ctx, cfg, &parts, log); err != nil {
 		return h, err
 	}
-	parts.Device = h.device
 	if err := h.guard(cfg, log); err != nil {
 		return h, err
 	}
@@ -200,6 +201,9 @@ func setUp(cfg *config.Config, desk *desk, who *logins, log zerolog.Logger) (*ho
 			return h, err
 		}
 		if err := stillReadable(cfg, log); err != nil {
+			return h, err
+		}
+		if err := stillRunnable(cfg, parts.Scripts); err != nil {
 			return h, err
 		}
 	}
@@ -237,20 +241,33 @@ type openDevice struct {
 	queues []tun.Queue
 }
 
-func (d openDevice) Queues(int) ([]tun.Queue, error) { return d.queues, nil }
+func (d *openDevice) Queues(int) ([]tun.Queue, error) { return d.queues, nil }
 
-// makeDevice makes the TUN device and gives it addresses and routes.
-func (h *host) makeDevice(cfg *config.Config, lanes int, log zerolog.Logger) error {
+// makeDevice makes the TUN device, gives it addresses and routes, and runs the scripts for that.
+func (h *host) makeDevice(ctx context.Context, cfg *config.Config, parts *server.Parts, log zerolog.Logger) error {
 	dev, err := tun.Open(tun.Options{Name: cfg.Dev, MTU: cfg.MTU, Plain: cfg.NoOffload})
 	if err != nil {
 		return fmt.Errorf("dev %s: %w", cfg.Dev, err)
 	}
+	h.later(func() error { // when the device is gone
+		if h.down != nil {
+			h.down()
+		}
+		if parts.Scripts != nil {
+			parts.Scripts.Close()
+		}
+		return nil
+	})
 	h.later(dev.Close)
-	queues, err := dev.Queues(lanes) // now, while there are rights to
+	queues, err := dev.Queues(parts.Lanes) // now, while there are rights to
 	if err != nil {
 		return fmt.Errorf("dev %s: %w", dev.Name(), err)
 	}
-	h.device = openDevice{dev, queues}
+	h.device = &openDevice{dev, queues}
+	parts.Device = h.device
+	if err := h.makeRunner(cfg, parts, log); err != nil {
+		return err
+	}
 	overlaps, err := hostnet.Overlaps(insideNets(cfg), dev.Name())
 	if err != nil {
 		return fmt.Errorf("look at the host's networks: %w", err)
@@ -269,6 +286,9 @@ func (h *host) makeDevice(cfg *config.Config, lanes int, log zerolog.Logger) err
 			return fmt.Errorf("configure %s: %w", dev.Name(), err)
 		}
 	}
+	if err := h.deviceUp(ctx, cfg, parts.Scripts, log); err != nil {
+		return err
+	}
 	if len(cfg.Routes) > 0 && !cfg.NoRouteExec {
 		routes := make([]tun.Route, len(cfg.Routes))
 		for i, r := range cfg.Routes {
@@ -279,6 +299,9 @@ func (h *host) makeDevice(cfg *config.Config, lanes int, log zerolog.Logger) err
 			return fmt.Errorf("routes through %s: %w", dev.Name(), err)
 		}
 		h.later(undo)
+	}
+	if err := parts.Scripts.RouteUp(ctx); err != nil {
+		log.Warn().Err(err).Msg("route-up")
 	}
 	return nil
 }

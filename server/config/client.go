@@ -152,6 +152,31 @@ var clientFileRows = map[string]struct {
 // parseClient reads the lines of a client file. read opens what config lines name, in the same directory.
 func parseClient(dir, name string, src []byte, read func(string) ([]byte, error)) *Client {
 	c := &Client{Path: dir + "/" + name}
+	c.Warnings = c.take(dir, c.Path, src, read)
+	return c
+}
+
+// With returns what c says with more lines behind, as they stand in client files. name is for the warnings. What config
+// lines name is looked for in dir, which may be "".
+func (c *Client) With(dir, name string, src []byte) (more *Client, warnings []string) {
+	both := *c
+	both.Push, both.PushRemove, both.IRoutes = slices.Clone(c.Push), slices.Clone(c.PushRemove), slices.Clone(c.IRoutes)
+	warnings = both.take(dir, name, src, func(file string) ([]byte, error) {
+		if dir == "" {
+			return nil, errors.New("there is no client-config-dir to find it in")
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		return readBeneath(root, file)
+	})
+	return &both, warnings
+}
+
+// take applies lines, and tells of those that it cannot.
+func (c *Client) take(dir, path string, src []byte, read func(string) ([]byte, error)) (warnings []string) {
 	r := &reader{
 		chdir: func(*directive) error { return errors.New("it is not possible in a client file") },
 		include: func(_ *directive, name string) (string, []byte, error) {
@@ -166,13 +191,13 @@ func parseClient(dir, name string, src []byte, read func(string) ([]byte, error)
 			return dir + "/" + name, b, err
 		},
 	}
-	r.read(c.Path, src, 0)
+	r.read(path, src, 0)
 	for _, l := range r.found {
 		if err := c.apply(l); err != nil {
-			c.Warnings = append(c.Warnings, Problem{File: l.file, Line: l.line, Directive: l.name, Message: err.Error()}.Error())
+			warnings = append(warnings, Problem{File: l.file, Line: l.line, Directive: l.name, Message: err.Error()}.Error())
 		}
 	}
-	return c
+	return warnings
 }
 
 func (c *Client) apply(l *directive) error {

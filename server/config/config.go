@@ -111,6 +111,8 @@ type Config struct {
 
 	Management Management
 
+	Scripts Scripts
+
 	LDAP *LDAP
 	// LDAPRefresh is how often the directory is asked about those who are connected; 0: never.
 	LDAPRefresh time.Duration
@@ -136,7 +138,9 @@ type Config struct {
 }
 
 // WantLogin reports whether clients must send a user name and password.
-func (c *Config) WantLogin() bool { return c.LDAP != nil || c.Users != "" }
+func (c *Config) WantLogin() bool {
+	return c.LDAP != nil || c.Users != "" || c.Scripts.Commands["auth-user-pass-verify"] != nil
+}
 
 // PortShare is the service that shares TCP ports with the server. Host "": none.
 type PortShare struct {

@@ -30,7 +30,11 @@ func (m machine) Lstat(name string) (fs.FileInfo, error) { return m.Stat(name) }
 func (m machine) Stat(name string) (fs.FileInfo, error) {
 	one := fstest.MapFS{}
 	if text, ok := m[name]; ok {
-		one["it"] = &fstest.MapFile{Data: []byte(text), Mode: 0o600}
+		mode := fs.FileMode(0o600)
+		if strings.HasPrefix(text, "#!") {
+			mode = 0o755
+		}
+		one["it"] = &fstest.MapFile{Data: []byte(text), Mode: mode}
 	}
 	for other := range m {
 		if strings.HasPrefix(other, strings.TrimSuffix(name, "/")+"/") {
@@ -115,7 +119,7 @@ func newMachine() machine {
 		"other.key": otherIdentity().key, "old.crt": oldIdentity().cert, "old.key": oldIdentity().key,
 		"encrypted.key": "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n",
 		"ccd/DEFAULT":   "", "empty": "", "password": "open sesame\n", "two-lines": "a\nb\n", "users": "", "totp": "", "token.key": tokenKeyText,
-		"loop.conf": "config loop.conf\n",
+		"loop.conf": "config loop.conf\n", "hook.sh": "#!/bin/sh\n",
 	} {
 		m["/etc/openvpn/"+name] = text
 	}

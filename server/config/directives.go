@@ -157,10 +157,13 @@ func (d *directive) judge() (refusal, ignored string) {
 	return "", ""
 }
 
-// quotesMissing recognises the commonest slip: push with its text unquoted.
+// quotesMissing recognises the commonest slip: a text or command that is unquoted.
 func quotesMissing(d *directive) string {
-	if d.name == "push" && len(d.args) > 1 {
+	switch {
+	case d.name == "push" && len(d.args) > 1:
 		return `, with quotes around the whole text`
+	case runsScript(d) && len(d.args) > 1:
+		return `, with quotes around the whole command`
 	}
 	return ""
 }

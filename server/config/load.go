@@ -77,6 +77,7 @@ func defaults() *Config {
 		ReplayWindow: 2048, MaxPacket: 1250,
 		StatusEvery: time.Minute, StatusVersion: 1, Verb: 1,
 		LoginMustMatchCert: true,
+		Scripts:            Scripts{Security: 1},
 	}
 }
 
@@ -146,6 +147,7 @@ func (d *draft) finish() {
 	d.finishTimers()
 	d.checkRules()
 	d.settle()
+	d.settleScripts()
 	d.finishManagement()
 	d.readMaterial()
 	if len(d.foundBy) > 0 {

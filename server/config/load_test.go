@@ -141,6 +141,8 @@ func TestValues(t *testing.T) {
 			return []any{c.Status, c.StatusEvery, c.StatusVersion, c.Verb, c.NoTimestamps}
 		}, []any{"/etc/openvpn/s.log", 5 * time.Second, 3, 4, true}},
 		{"user nobody\ngroup nogroup\nwritepid /run/openvpn/p.pid", func(c *Config) any { return []string{c.User, c.Group, c.WritePID} }, []string{"nobody", "nogroup", "/run/openvpn/p.pid"}},
+		{"script-security 2\nup \"hook.sh 'a b' c # d\"", func(c *Config) any { return c.Scripts.Commands }, map[string][]string{"up": {"/etc/openvpn/hook.sh", "a b", "c"}}},
+		{"script-security 3 execve", func(c *Config) any { return c.Scripts.Security }, 3},
 		{"setenv a b\nsetenv-safe c \"d e\"\nsetenv f\nsetenv FORWARD_COMPATIBLE 1", func(c *Config) any { return c.SetEnv }, [][2]string{{"a", "b"}, {"OPENVPN_c", "d e"}, {"f", ""}}},
 
 		// Postern's own.
@@ -231,7 +233,12 @@ func TestNotices(t *testing.T) {
 		{"key-direction 1", "key-direction", "notice it says nothing without tls-auth"},
 		{"login-must-match-cert yes", "login-must-match-cert", "notice it says nothing without a login"},
 		{"setenv opt frobnicate 1", "frobnicate", "ignored unknown directive; setenv opt makes it optional"},
-		{"setenv opt up /bin/x", "up", "ignored not supported yet; setenv opt makes it optional"},
+		{"setenv opt single-session", "single-session", "ignored not supported yet; setenv opt makes it optional"},
+		{"client-disconnect hook.sh", "client-disconnect", "notice it will not run: script-security is 1"},
+		{"tmp-dir ccd", "tmp-dir", "ignored it is for scripts, and none run"},
+		{"script-security 2\nclient-connect hook.sh\nuser nobody", "client-connect", "notice it runs as the user and group that the server becomes"},
+		{"script-security 2\nauth-user-pass-verify hook.sh via-file", "auth-user-pass-verify", "notice only logins whose name is that of the certificate"},
+		{"script-security 2\nauth-user-pass-verify hook.sh via-file\nlogin-must-match-cert no", "auth-user-pass-verify", "used "},
 		{"ignore-unknown-option frobnicate\nfrobnicate 1", "frobnicate", "ignored unknown directive; ignore-unknown-option at /etc/openvpn/server.conf:7 allows it to be unknown"},
 		{"ignore-unknown-option vlan-tagging\nvlan-tagging", "vlan-tagging", "ignored not supported yet; ignore-unknown-option at"},
 		{"setenv FORWARD_COMPATIBLE 1\nfrobnicate 1", "frobnicate", "ignored unknown directive; setenv FORWARD_COMPATIBLE at /etc/openvpn/server.conf:7"},

@@ -32,7 +32,7 @@ var daemonRows = []row{
 	use("remap-usr1", "SIGHUP|SIGTERM", "What SIGUSR1 does: reload (default), or end the server.", setRemap),
 	accept("disable-occ", "", "options of client and server are never compared"),
 	accept("opt-verify", "", "removed from OpenVPN 2.7; options of client and server are never compared"),
-	use("setenv", "NAME [VALUE]", "A variable for scripts; none run yet. `setenv profile_endpoint HOST[:PORT]` tells `postern profile` where clients find the server. `setenv opt DIRECTIVE ...` makes a directive optional, `setenv FORWARD_COMPATIBLE 1` all unknown ones below it.", setEnv("")).each(),
+	use("setenv", "NAME [VALUE]", "A variable for scripts. `setenv profile_endpoint HOST[:PORT]` tells `postern profile` where clients find the server. `setenv opt DIRECTIVE ...` makes a directive optional, `setenv FORWARD_COMPATIBLE 1` all unknown ones below it.", setEnv("")).each(),
 	use("setenv-safe", "NAME [VALUE]", "The same, named OPENVPN_NAME.", setEnv("OPENVPN_")).each(),
 	use("ignore-unknown-option", "NAME...", "Let these directives be unknown, on the lines below.", nil).each(),
 	use("config", "FILE", "Read FILE here. At most 10 files deep.", nil).each(),

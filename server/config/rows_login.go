@@ -10,7 +10,7 @@ import (
 const ownLogin = "use `ldap-url` or `auth-users-file` for logins"
 
 var loginRows = []row{
-	later("auth-user-pass-verify", "COMMAND via-env|via-file", ownLogin).guard(),
+	use("auth-user-pass-verify", "COMMAND via-env|via-file", "Run at each login, with name and password in the environment or in a file; lets the user in with exit status 0, or later with 2. With a directory or user file too, both must agree.", setPasswordScript).guard(),
 	use("auth-user-pass-optional", "", "Let clients begin without a user name and password, and whoever judges logins judge that. A directory and a user file refuse it.", switchOn(func(c *Config) *bool { return &c.LoginOptional })),
 	use("username-as-common-name", "", "Know clients by their login: for client files, addresses and the status. Needs a login.", switchOn(func(c *Config) *bool { return &c.UsernameAsCN })),
 	use("auth-gen-token", "[LIFETIME [RENEWAL]] [external-auth]", "Give clients that have logged in a token to send in place of the password from then on. It is good for LIFETIME seconds after the password (default, 0, and at most 43200, 12 hours) and renewed every RENEWAL seconds (default `reneg-sec`). With `external-auth` a token lets nobody in by itself: the back ends are asked each time.", setGenToken),
@@ -19,12 +19,12 @@ var loginRows = []row{
 	accept("auth-retry", "none|nointeract|interact", "clients only"),
 	accept("static-challenge", "TEXT ECHO [FORMAT]", "clients only"),
 	use("plugin", "FILE [ARGUMENT...]", "Refused: nothing is loaded into the server.", refusePlugin).each(),
-	accept("script-security", "0|1|2|3", "no scripts run"),
-	later("up", "COMMAND", "remove the line; addresses, routes and with `nat yes` the firewall are set up without it"),
-	later("down", "COMMAND", "remove the line; what the server set up it removes itself"),
-	accept("down-pre", "", "there is no `down` script whose time it could change"),
-	accept("up-restart", "", "there is no `up` script whose time it could change"),
-	later("route-up", "COMMAND", "remove the line; routes are set without it"),
+	use("script-security", "0|1|2|3 [execve]", "What scripts may do: 2 they may run, 3 and may get passwords in their environment. Default 1: none run.", setScriptSecurity),
+	scriptUse("up", "Run when the device has its addresses, before routes are set and privileges are dropped. The server does not start when it fails."),
+	scriptUse("down", "Run when the server has ended and the device is closed, without the privileges that were dropped."),
+	use("down-pre", "", "Run `down` before the device is closed.", switchOn(func(c *Config) *bool { return &c.Scripts.DownPre })),
+	accept("up-restart", "", "the device stays up when the server reloads"),
+	scriptUse("route-up", "Run when routes are set, before privileges are dropped."),
 	refuse("ipchange", "not possible in a server: remove the line"),
 	accept("route-pre-down", "COMMAND", "a server that keeps its routes never runs it"),
 	accept("msg-channel", "N", "Windows only"),

@@ -156,13 +156,16 @@ func (d *draft) checkLogin() {
 	c := d.cfg
 	login := d.wantsLogin()
 	if c.VerifyClientCert != CertRequire && !login {
-		d.refuse(d.last["verify-client-cert"], "must be used with a login (ldap-url or auth-users-file): anybody could come in")
+		d.refuse(d.last["verify-client-cert"], "must be used with a login (ldap-url, auth-users-file or auth-user-pass-verify): anybody could come in")
 	}
 	if c.UsernameAsCN && !login {
-		d.refuse(d.last["username-as-common-name"], "must be used with a login (ldap-url or auth-users-file): there is no user name")
+		d.refuse(d.last["username-as-common-name"], "must be used with a login (ldap-url, auth-users-file or auth-user-pass-verify): there is no user name")
 	}
 	if l := d.last["login-must-match-cert"]; l != nil && !login {
-		d.notice(l, "it says nothing without a login (ldap-url or auth-users-file)")
+		d.notice(l, "it says nothing without a login (ldap-url, auth-users-file or auth-user-pass-verify)")
+	}
+	if l := d.last["auth-user-pass-verify"]; l != nil && l.entry.Verdict != Refused && c.VerifyClientCert != CertNone && !d.has("login-must-match-cert") {
+		d.notice(l, "only logins whose name is that of the certificate get as far as the script: write `login-must-match-cert no` if names may differ")
 	}
 	if c.VerifyClientCert == CertNone {
 		if l := d.last["login-must-match-cert"]; l != nil && c.LoginMustMatchCert {

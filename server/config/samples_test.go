@@ -21,6 +21,8 @@ func sampleMachine() machine {
 		"/var/etc/openvpn/server1/cert": id.cert, "/var/etc/openvpn/server1/key": id.key,
 		"/var/etc/openvpn/server1/tls-auth": staticKeyText, "/var/etc/openvpn/server1/csc/x": "",
 		"/var/run/x": "", "/etc/openvpn/dh2048.pem": "",
+		"/usr/local/sbin/ovpn-linkup": "#!", "/usr/local/sbin/ovpn-linkdown": "#!", "/usr/local/sbin/openvpn.attributes.sh": "#!",
+		"/usr/local/sbin/ovpn_auth_verify": "#!", "/etc/openvpn/check.sh": "#!",
 	} {
 		m[name] = text
 	}
@@ -36,9 +38,8 @@ func TestSampleConfigurations(t *testing.T) {
 		"angristan-old":    nil,
 		"nyr":              nil,
 		"peer-fingerprint": nil,
-		"pfsense": {"up", "down", "client-connect", "client-disconnect", "auth-user-pass-verify", "tls-verify",
-			"capath", "ncp-disable"},
-		"site-to-site": {"comp-lzo", "auth-user-pass-verify", "plugin", "chroot"},
+		"pfsense":          {"capath", "ncp-disable"},
+		"site-to-site":     {"comp-lzo", "plugin", "chroot"},
 	}
 	files, err := filepath.Glob("testdata/conf/*.conf")
 	if err != nil {

@@ -21,8 +21,8 @@
 //
 // # What a script gets
 //
-// There is no shell and no search in PATH: the command is cut into words as a line of the configuration is, the
-// arguments that belong to the hook are appended, and that is executed. The environment is what the hook defines and
+// There is no shell and no search in PATH: the command comes as words, the arguments that belong to the hook are
+// appended, and that is executed in the directory that the server was told to work in. The environment is what the hook defines and
 // what the configuration sets with setenv, and nothing of the server's own: not even PATH. Names come from a fixed
 // list or carry a fixed prefix (X509_n_, IV_, UV_), so no client can set LD_PRELOAD. Control bytes in values become
 // '_'. Standard input is empty, standard output and error go to the log, and there is no other descriptor.

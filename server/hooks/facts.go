@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -31,6 +32,7 @@ type Daemon struct {
 	Routes          []Route    // of the server itself: the directives route and route-ipv6
 	VPNGateway      netip.Addr // where routes without a gateway of their own lead; told when there are routes
 	NetGateway      netip.Addr // the host's default gateway, 0.0.0.0 without one; told when there are routes
+	NetGateway6     netip.Addr // the same for IPv6, told when there are IPv6 routes and one
 	RedirectGateway bool
 
 	SetEnv [][2]string // setenv of the configuration, in order; these names pass as they are
@@ -145,6 +147,9 @@ func (d *Daemon) addRoutes(e *Env) {
 	}
 	e.setAddr("route_vpn_gateway", d.VPNGateway)
 	e.setAddr("route_net_gateway", d.NetGateway)
+	if slices.ContainsFunc(d.Routes, func(r Route) bool { return r.Prefix.Addr().Is6() }) {
+		e.setAddr("net_gateway_ipv6", d.NetGateway6)
+	}
 	n4, n6 := 0, 0
 	for _, r := range d.Routes {
 		if r.Prefix.Addr().Is4() {

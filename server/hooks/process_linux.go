@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -27,7 +28,7 @@ func (r *Runner) execute(ctx context.Context, argv, env []string, log zerolog.Lo
 		in.Close()
 		return 0, fmt.Errorf("keep descriptors from it: %w", err)
 	}
-	cmd := &exec.Cmd{Path: argv[0], Args: argv, Env: env, Stdout: in, Stderr: in, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
+	cmd := &exec.Cmd{Path: argv[0], Args: argv, Env: env, Dir: r.o.Dir, Stdout: in, Stderr: in, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
 	if env == nil {
 		cmd.Env = []string{} // nil would be the server's own
 	}
@@ -35,7 +36,7 @@ func (r *Runner) execute(ctx context.Context, argv, env []string, log zerolog.Lo
 	in.Close()
 	if err != nil {
 		out.Close()
-		return 0, fmt.Errorf("start: %w", err)
+		return 0, fmt.Errorf("start: %w%s", err, obstacle(err))
 	}
 	r.logOutput(out, log)
 
@@ -61,6 +62,17 @@ func (r *Runner) execute(ctx context.Context, argv, env []string, log zerolog.Lo
 		return 0, fmt.Errorf("ended by %v", cmd.ProcessState)
 	}
 	return exitStatus(cmd.ProcessState.ExitCode()), nil
+}
+
+// obstacle is what may be behind a program that cannot be started, for who reads the log.
+func obstacle(err error) string {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return " (the service manager, or a security module, does not let the server run programs)"
+	case errors.Is(err, unix.EACCES):
+		return fmt.Sprintf(" (for the user id %d, which the server has; see `user`, and NoExecPaths= of systemd)", os.Geteuid())
+	}
+	return ""
 }
 
 // untilEnded waits for a child's end and leaves it to be reaped.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -28,6 +30,8 @@ type Options struct {
 	PasswordInFile bool
 	// Limit replaces what Kind.DefaultLimit says, for all kinds; 0 does not.
 	Limit time.Duration
+	// Dir is the directory that scripts start in; "" is the server's.
+	Dir string
 	// TempDir is where files for scripts are made; "" is the system's directory for such files.
 	TempDir string
 	// ExportCert is the directory of tls-export-cert, where tls-verify finds each certificate as PEM; "" is none.
@@ -63,6 +67,26 @@ func New(o Options, d *Daemon) (*Runner, error) {
 	if o.TempDir == "" {
 		o.TempDir = os.TempDir()
 	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	r := &Runner{o: o, all: make(chan struct{}, atOnce), early: make(chan struct{}, maxBeforeLogin)}
+	r.daemon.Store(d)
+	return r, nil
+}
+
+// Check looks again whether this process can run the scripts, after it has become another user; those of the kinds in
+// past will not run any more.
+func (r *Runner) Check(past ...Kind) error {
+	o := r.o
+	o.Commands = maps.Clone(o.Commands)
+	for _, k := range past {
+		delete(o.Commands, k)
+	}
+	return o.check()
+}
+
+func (o *Options) check() error {
 	var problems []error
 	for kind, command := range o.Commands {
 		if err := command.Check(); err != nil {
@@ -76,19 +100,19 @@ func New(o Options, d *Daemon) (*Runner, error) {
 	}
 	if len(o.Commands) > 0 {
 		for _, dir := range []string{o.TempDir, o.ExportCert} {
-			if info, err := os.Stat(dir); dir != "" && err != nil {
+			if dir == "" {
+				continue
+			}
+			if info, err := os.Stat(dir); err != nil {
 				problems = append(problems, fmt.Errorf("directory for files of scripts: %w", err))
-			} else if dir != "" && !info.IsDir() {
+			} else if !info.IsDir() {
 				problems = append(problems, fmt.Errorf("directory for files of scripts: %s is not a directory", dir))
+			} else if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+				problems = append(problems, fmt.Errorf("directory for files of scripts: %s: %w for the user id %d", dir, err, os.Getuid()))
 			}
 		}
 	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, err
-	}
-	r := &Runner{o: o, all: make(chan struct{}, atOnce), early: make(chan struct{}, maxBeforeLogin)}
-	r.daemon.Store(d)
-	return r, nil
+	return errors.Join(problems...)
 }
 
 // allows reports why script-security forbids the script of a kind. OpenVPN runs a login script that gets no password

@@ -18,6 +18,9 @@ func EnableForwarding(v4, v6 bool) (restore func() error, err error) { return ni
 // Overlaps finds nothing on this system.
 func Overlaps([]netip.Prefix, string) ([]string, error) { return nil, nil }
 
+// DefaultGateways knows none on this system.
+func DefaultGateways() (v4, v6 netip.Addr, err error) { return netip.IPv4Unspecified(), v6, nil }
+
 // DropPrivileges always fails on this system.
 func DropPrivileges(userName, groupName string, keep ...Capability) error { return errNotLinux }
 

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"postern/server"
+	"postern/server/config"
+	"postern/server/hooks"
+	"postern/server/hostnet"
+	"postern/tun"
+)
+
+// makeRunner readies the scripts, once the device is there.
+func (h *host) makeRunner(cfg *config.Config, parts *server.Parts, log zerolog.Logger) error {
+	var err error
+	if parts.NetGateway, parts.NetGateway6, err = hostnet.DefaultGateways(); err != nil {
+		log.Debug().Err(err).Msg("scripts are told that there is no default gateway")
+	}
+	o := hooks.Options{
+		Commands: make(map[hooks.Kind]hooks.Command), Security: cfg.Scripts.Security, PasswordInFile: cfg.Scripts.PasswordInFile,
+		Dir: cfg.Dir, TempDir: cfg.Scripts.TempDir, ExportCert: cfg.Scripts.ExportCert, Log: log,
+	}
+	for directive, words := range cfg.Scripts.Commands {
+		o.Commands[hooks.Kind(directive)] = words
+	}
+	parts.Scripts, err = hooks.New(o, server.Facts(cfg, parts))
+	if err != nil {
+		return fmt.Errorf("scripts: %w", err)
+	}
+	return nil
+}
+
+// deviceUp runs the up script. From then on the down script is due.
+func (h *host) deviceUp(ctx context.Context, cfg *config.Config, scripts *hooks.Runner, log zerolog.Logger) error {
+	if err := scripts.Up(ctx, hooks.Init); err != nil {
+		return err
+	}
+	h.down = sync.OnceFunc(func() {
+		if err := scripts.Down(context.WithoutCancel(ctx), hooks.Init, endedBy(ctx)); err != nil {
+			log.Warn().Err(err).Msg("down")
+		}
+	})
+	if cfg.Scripts.DownPre && scripts.Has(hooks.Down) {
+		for i, q := range h.device.queues {
+			h.device.queues[i] = lastQueue{q, h.down}
+		}
+	}
+	return nil
+}
+
+// endedBy is the signal that ends the server, as the down script is told.
+func endedBy(ctx context.Context) string {
+	switch why := context.Cause(ctx); {
+	case why == nil:
+		return ""
+	case strings.Contains(why.Error(), "interrupt"):
+		return "sigint"
+	}
+	return "sigterm"
+}
+
+// A lastQueue has the down script run before the device goes.
+type lastQueue struct {
+	tun.Queue
+	down func()
+}
+
+func (q lastQueue) Close() error {
+	q.down()
+	return q.Queue.Close()
+}
+
+// stillRunnable insists that the user whom the server now is can run the scripts that are still to come: or else
+// everybody would be kept out, one login after the other.
+func stillRunnable(cfg *config.Config, scripts *hooks.Runner) error {
+	if err := scripts.Check(hooks.Up, hooks.RouteUp); err != nil {
+		return fmt.Errorf("without privileges (user %s, group %s) scripts could not run: %w", cfg.User, cfg.Group, err)
+	}
+	return nil
+}
