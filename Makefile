@@ -21,12 +21,13 @@ SOAK ?= 10m
 ARGS ?=
 
 DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
+BENCH_PACKAGES := iproute2 iputils-ping openvpn openssl iperf3 ethtool
 TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps systemd tshark gcc libc6-dev
 
-.PHONY: help build run demo test unit race sim fuzz e2e soak interop vet clean go root
+.PHONY: help build run demo bench bench-quick test unit race sim fuzz e2e soak interop vet clean go root
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: go ## bin/postern, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/postern ./cmd/postern
@@ -38,6 +39,14 @@ demo: root build ## as root: a directory, a server and a stock client in namespa
 	@deploy/packages $(DEMO_PACKAGES)
 	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/demo ./cmd/lab/depot
 	@bin/demo -postern bin/postern -depot bin/depot
+
+bench: root go ## as root: measure beside OpenVPN and wireguard-go, and write docs/benchmarks.md; an hour, on a quiet machine
+	@deploy/packages $(BENCH_PACKAGES)
+	$(GO) run ./cmd/bench -out docs/benchmarks.md
+
+bench-quick: root go ## as root: a little of everything that bench does, in less than three minutes
+	@deploy/packages $(BENCH_PACKAGES)
+	$(GO) run ./cmd/bench -quick
 
 # Every step runs, whatever the others found, and their closing lines come together at the end.
 test: root go ## as root: every test there is, installing the Debian packages they need

@@ -256,6 +256,13 @@ func (c *crew) measure(ctx, background context.Context, helpers *sync.WaitGroup,
 	wg.Wait()
 
 	r.Seconds = took
+	for _, s := range list {
+		if f := s.tcp.Load(); f != nil {
+			resent, gaps := f.trouble()
+			r.Resent += resent
+			r.Gaps += gaps
+		}
+	}
 	r.Up, r.Down = after.up.since(before.up, took), after.down.since(before.down, took)
 	if r.Server != nil {
 		r.Server.CPU = used.cpu - cpu.cpu

@@ -4,13 +4,15 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
 
 // A tcpFlow is one connection to a peer (peer.go), with the least of TCP that a real one at the other end can work with:
-// slow start and additive increase up to a bound, go-back-N when something is lost, acknowledgements without delay. The
-// stream begins with a request; all bytes behind it are zero.
+// slow start and additive increase up to a bound, go-back-N when something is lost, acknowledgements without delay, and
+// selective ones, or a real sender would take a round trip for each loss. The stream begins with a request; all bytes
+// behind it are zero, so that of what came too early only the extent is kept.
 type tcpFlow struct {
 	s    *session
 	src  netip.AddrPort
@@ -34,6 +36,7 @@ type tcpFlow struct {
 	recover  uint32 // no second reduction before this is acknowledged
 	moved    time.Time
 	rcv      uint32
+	early    []span // behind gaps, in order, apart from each other
 	started  bool
 	over     bool
 
@@ -41,6 +44,9 @@ type tcpFlow struct {
 	resent, gaps    uint64
 	done            chan struct{}
 }
+
+// A span is bytes of the stream from one number up to another.
+type span struct{ from, to uint32 }
 
 type tcpState uint8
 
@@ -79,7 +85,7 @@ func (f *tcpFlow) start() {
 }
 
 func (f *tcpFlow) syn() {
-	options := []byte{2, 4, tcpMSS >> 8, tcpMSS & 0xff, 1, 3, 3, tcpScale}
+	options := []byte{2, 4, tcpMSS >> 8, tcpMSS & 0xff, 1, 3, 3, tcpScale, 4, 2, 1, 1}
 	var b [128]byte
 	pkt := appendTCP(b[:0], f.src, f.dst, f.iss, 0, flagSYN, tcpWindow, options, nil)
 	_ = f.s.send(func(b *batch) { b.add(pkt) })
@@ -205,16 +211,44 @@ func (f *tcpFlow) take(p *inner) {
 	}
 	f.pending++
 	switch {
-	case seq == f.rcv:
-		f.rcv += uint32(size)
-		f.received += uint64(size)
 	case int32(seq-f.rcv) > 0:
 		f.gaps++
+		f.holdLocked(span{seq, seq + uint32(size)})
 		f.ackLocked() // at once, so that the peer sees what is missing
 		return
+	case int32(seq+uint32(size)-f.rcv) > 0:
+		end := seq + uint32(size)
+		for len(f.early) > 0 && int32(f.early[0].from-end) <= 0 {
+			if int32(f.early[0].to-end) > 0 {
+				end = f.early[0].to
+			}
+			f.early = slices.Delete(f.early, 0, 1)
+		}
+		f.received += uint64(end - f.rcv)
+		f.rcv = end
 	}
-	if f.pending >= 2 && !f.s.crew.o.gso {
+	if f.pending >= f.s.crew.o.ackEvery() {
 		f.ackLocked()
+	}
+}
+
+// holdLocked keeps what came too early.
+func (f *tcpFlow) holdLocked(s span) {
+	i := 0
+	for i < len(f.early) && int32(f.early[i].to-s.from) < 0 {
+		i++
+	}
+	for i < len(f.early) && int32(f.early[i].from-s.to) <= 0 {
+		if int32(f.early[i].from-s.from) < 0 {
+			s.from = f.early[i].from
+		}
+		if int32(f.early[i].to-s.to) > 0 {
+			s.to = f.early[i].to
+		}
+		f.early = slices.Delete(f.early, i, i+1)
+	}
+	if len(f.early) < 256 {
+		f.early = slices.Insert(f.early, i, s)
 	}
 }
 
@@ -230,8 +264,15 @@ func (f *tcpFlow) back(cwnd uint32) {
 
 func (f *tcpFlow) ackLocked() {
 	f.pending = 0
-	var b [128]byte
-	pkt := appendTCP(b[:0], f.src, f.dst, f.nxt, f.rcv, flagACK, tcpWindow, nil, nil)
+	var b, o [128]byte
+	options := o[:0]
+	if n := min(len(f.early), 3); n > 0 {
+		options = append(options, 1, 1, 5, uint8(2+8*n))
+		for _, s := range f.early[len(f.early)-n:] {
+			options = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(options, s.from), s.to)
+		}
+	}
+	pkt := appendTCP(b[:0], f.src, f.dst, f.nxt, f.rcv, flagACK, tcpWindow, options, nil)
 	f.mu.Unlock()
 	_ = f.s.send(func(b *batch) { b.add(pkt) })
 	f.mu.Lock()
@@ -264,6 +305,13 @@ func (f *tcpFlow) tick(now time.Time) {
 		f.back(f.cwnd / 2)
 		f.cwnd = 16 * f.mss
 	}
+}
+
+// trouble is how many bytes went again, and how many segments came out of order or behind a loss.
+func (f *tcpFlow) trouble() (resent, gaps uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.resent, f.gaps
 }
 
 func (f *tcpFlow) counts() (up, down uint64) {

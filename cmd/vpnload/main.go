@@ -213,6 +213,15 @@ func (o *options) check(from, ciphers, tlsMax, ioMode string) error {
 	return nil
 }
 
+// ackEvery is after how many TCP segments an acknowledgement is sent at the latest: the second, as usual, or about what a
+// kernel merges where packets come many at a time.
+func (o *options) ackEvery() int {
+	if o.gso {
+		return 40
+	}
+	return 2
+}
+
 func run(o options) error {
 	// A descriptor for each session, and some.
 	var limit unix.Rlimit

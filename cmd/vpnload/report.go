@@ -33,6 +33,9 @@ type Report struct {
 	Strange    uint64 `json:"strange"`
 	Corrupt    uint64 `json:"corrupt"`
 
+	Resent uint64 `json:"tcp_bytes_resent"`
+	Gaps   uint64 `json:"tcp_segments_behind_gaps"`
+
 	Renegotiations       uint64 `json:"renegotiations"`
 	RenegotiationsFailed uint64 `json:"renegotiations_failed"`
 	Roams                uint64 `json:"roams"`
@@ -92,6 +95,9 @@ func (r *Report) print(w io.Writer) {
 	times("echoes", r.Echo)
 	line("packets", "%d in, %d out", r.PacketsIn, r.PacketsOut)
 	line("  of them", "%d late for a stock replay window, %d not opened, %d strange, %d corrupt", r.Late, r.Bad, r.Strange, r.Corrupt)
+	if r.Resent+r.Gaps > 0 {
+		line("TCP inside", "%d bytes sent again, %d segments behind a gap", r.Resent, r.Gaps)
+	}
 	if r.Renegotiations+r.RenegotiationsFailed+r.Roams+r.Restarts > 0 {
 		line("life", "%d renegotiations (%d failed), %d roams, %d restarts", r.Renegotiations, r.RenegotiationsFailed, r.Roams, r.Restarts)
 	}
