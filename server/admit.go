@@ -29,6 +29,9 @@ type certRef struct {
 func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
 	c.srv.half.login(c)
 	live := c.srv.live.Load()
+	if live.cfg.ForceExporter && !h.Peer.Can(tlsctl.FeatureExporter) {
+		return nil, &tlsctl.Denial{Public: "this client is too old", Err: errors.New("it cannot derive data keys with the exporter of TLS: force-tls-key-material-export")}
+	}
 	name, err := certificateName(live, h)
 	if err != nil {
 		return nil, err
@@ -111,17 +114,13 @@ func certificateName(live *live, h *tlsctl.Hello) (string, error) {
 	if len(h.Chain) == 0 {
 		return "", nil
 	}
-	cn, err := tlsctl.CommonName(h.Chain[0])
-	if err != nil {
-		return "", &tlsctl.Denial{Public: "certificate not accepted", Err: err}
-	}
 	switch err := live.revoked(h.Chain); {
 	case errors.Is(err, tlsctl.ErrRevoked):
 		return "", &tlsctl.Denial{Public: "certificate revoked", Err: err}
 	case err != nil: // it cannot be known (S068)
 		return "", &tlsctl.Denial{Public: "server trouble, try again later", Temporary: true, Err: err}
 	}
-	return cn, nil
+	return h.CommonName, nil
 }
 
 // settings reads the client's file, if the configuration has a directory of them.

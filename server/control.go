@@ -115,7 +115,7 @@ func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p 
 	c := &client{srv: s, id: management.ClientID(s.clientIDs.Add(1) - 1), sid: o.Client, opened: time.Now(), source: p.addr.Addr(), stream: stream,
 		scripts: s.parts.Scripts.Session(), over: make(chan struct{})}
 	c.settle = func(authorised bool) { once.Do(func() { g.Settle(time.Now(), o, authorised) }) }
-	if s.closing.Load() {
+	if s.closing.Load() || !stream && !s.pace.allows(s.live.Load().cfg.ConnectFreq, time.Now()) {
 		c.settle(false)
 		return nil
 	}

@@ -71,6 +71,10 @@ func loadCredentials(cfg *config.Config) (*credentials, error) {
 	default:
 		return nil, fmt.Errorf("verify-x509-name type %q", cfg.VerifyX509Type)
 	}
+	c.rules.Wants = tlsctl.CertWants{NameField: cfg.X509NameField, KeyUsages: cfg.RemoteCertKU, ExtendedUsage: cfg.RemoteCertEKU}
+	for _, h := range cfg.IssuerHashes {
+		c.rules.Wants.Issuers = append(c.rules.Wants.Issuers, tlsctl.CertHash(h))
+	}
 	for _, f := range cfg.PeerFingerprints {
 		if len(f) != len(tlsctl.Fingerprint{}) {
 			return nil, fmt.Errorf("peer-fingerprint of %d bytes, want SHA-256", len(f))
@@ -132,7 +136,7 @@ func loadWrap(cfg *config.Config) (w tlsctl.Wrapping, err error) {
 		if w.CryptV2, err = tlsctl.NewServerKey(raw); err != nil {
 			return w, fmt.Errorf("tls-crypt-v2 %s: %w", cfg.TLSCryptV2.Name, err)
 		}
-		w.CryptV2.ForceCookie = cfg.ForceCookie
+		w.CryptV2.ForceCookie, w.CryptV2.MaxAge = cfg.ForceCookie, cfg.TLSCryptV2MaxAge
 	}
 	if w.Auth != nil && w.Crypt != nil {
 		return w, errors.New("tls-auth and tls-crypt exclude each other")

@@ -14,7 +14,7 @@ var fixed = []struct{ field, directive string }{
 	{"PortShare", "port-share"}, {"Balancers", "proxy-protocol-from"},
 	{"Dev", "dev"}, {"MTU", "tun-mtu"}, {"TxQueue", "txqueuelen"}, {"Topology", "topology"},
 	{"Addr4", "server"}, {"Addr6", "server-ipv6"}, {"Pool4", "ifconfig-pool"}, {"Pool6", "ifconfig-ipv6-pool"}, {"Pool6Bits", "server-ipv6"},
-	{"PoolPersist", "ifconfig-pool-persist"}, {"Routes", "route"}, {"NAT", "nat"}, {"NoOffload", "tun-offload"},
+	{"PoolPersist", "ifconfig-pool-persist"}, {"Routes", "route"}, {"RouteTable", "route-table"}, {"ConnectFreqInitial", "connect-freq-initial"}, {"TLSCryptV2MaxAge", "tls-crypt-v2-max-age"}, {"NAT", "nat"}, {"NoOffload", "tun-offload"},
 	{"ClientToClient", "client-to-client"}, {"DuplicateCN", "duplicate-cn"},
 	{"TLSAuth", "tls-auth"}, {"TLSAuthDirection", "key-direction"}, {"TLSCrypt", "tls-crypt"}, {"TLSCryptV2", "tls-crypt-v2"},
 	{"ForceCookie", "tls-crypt-v2"}, {"Auth", "auth"}, {"Status", "status"}, {"Log", "log"}, {"User", "user"}, {"Group", "group"},

@@ -87,6 +87,7 @@ type Server struct {
 	repushing  sync.Mutex   // one client's pushes are brought in line at a time
 	pulse      atomic.Int64 // rounds of the keeper
 	hush       hush
+	pace       pace // of new sessions over UDP
 
 	wg      sync.WaitGroup // every goroutine but Run's own
 	drained chan struct{}  // closed when the last session ended while closing
@@ -132,7 +133,7 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 			return nil, fmt.Errorf("read %s: %w", cfg.PoolPersist, err)
 		}
 	}
-	limits := tlsctl.NewLimits(tlsctl.LimitOptions{HandWindow: cfg.HandWindow})
+	limits := tlsctl.NewLimits(tlsctl.LimitOptions{HandWindow: cfg.HandWindow, Resets: cfg.ConnectFreqInitial.N, Period: cfg.ConnectFreqInitial.Period})
 	for _, l := range parts.UDP {
 		g, err := tlsctl.NewGate(creds.wrap, tlsctl.GateOptions{Listener: "udp " + l.Local.String(), HandWindow: cfg.HandWindow, Limits: limits})
 		if err != nil {

@@ -12,44 +12,12 @@ import (
 // maxCommonName is OpenVPN's limit.
 const maxCommonName = 64
 
-var oidCommonName = asn1.ObjectIdentifier{2, 5, 4, 3}
+const oidCommonName = "2.5.4.3"
 
 // CommonName returns the one name by which a certificate identifies its owner (S066): exactly one CN, of 1 to 64
 // bytes out of A-Z a-z 0-9 . _ @ + -. Anything else is an error and never mended, since two names could become one.
 func CommonName(cert *x509.Certificate) (string, error) {
-	names, err := subjectOf(cert)
-	if err != nil {
-		return "", err
-	}
-	var cn string
-	found := 0
-	for _, set := range names {
-		for _, a := range set {
-			if !a.Type.Equal(oidCommonName) {
-				continue
-			}
-			if found++; found > 1 {
-				return "", errors.New("certificate has more than one common name")
-			}
-			if cn, err = a.text(); err != nil {
-				return "", fmt.Errorf("certificate's common name: %w", err)
-			}
-		}
-	}
-	switch {
-	case found == 0:
-		return "", errors.New("certificate has no common name")
-	case cn == "":
-		return "", errors.New("certificate's common name is empty")
-	case len(cn) > maxCommonName:
-		return "", fmt.Errorf("certificate's common name is longer than %d bytes", maxCommonName)
-	}
-	for _, c := range []byte(cn) {
-		if !(c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("._@+-", c) >= 0) {
-			return "", fmt.Errorf("certificate's common name holds %q", rune(c))
-		}
-	}
-	return cn, nil
+	return subjectField(cert, oidCommonName, "common name")
 }
 
 // Subject writes a certificate's subject as OpenVPN does, "C=KG, ST=NA, O=Test, CN=name, emailAddress=a@b": in the

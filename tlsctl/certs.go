@@ -60,6 +60,7 @@ type CertRules struct {
 	AnyPurpose bool
 	Match      NameMatch
 	Name       string
+	Wants      CertWants
 	// Fingerprints, if any, are the only certificates to be let in.
 	Fingerprints []Fingerprint
 	// CRL, if set, is asked by CheckRevoked. It may be exchanged at any time.
@@ -135,6 +136,9 @@ func (r *CertRules) chain(sent []*x509.Certificate) ([]*x509.Certificate, error)
 	if err := r.purpose(leaf); err != nil {
 		return nil, err
 	}
+	if err := r.Wants.check(chain); err != nil {
+		return nil, err
+	}
 	return chain, r.name(leaf)
 }
 
@@ -184,7 +188,7 @@ func (r *CertRules) name(leaf *x509.Certificate) error {
 	case NameSubject:
 		got = Subject(leaf)
 	default:
-		cn, err := CommonName(leaf)
+		cn, err := r.Wants.Identity(leaf)
 		if err != nil {
 			return err
 		}

@@ -234,13 +234,15 @@ func (c *Config) judgeCertificate(h *Hello) error {
 	if len(h.Chain) == 0 {
 		return nil // TLS has asked for one, if one is needed
 	}
+	var wants CertWants
 	if c.Certs != nil {
 		if err := c.Certs.CheckRevoked(h.Chain); err != nil {
 			return &Denial{Public: "certificate revoked", Err: err}
 		}
+		wants = c.Certs.Wants
 	}
 	var err error
-	if h.CommonName, err = CommonName(h.Chain[0]); err != nil {
+	if h.CommonName, err = wants.Identity(h.Chain[0]); err != nil {
 		return &Denial{Public: "certificate name not acceptable", Err: err}
 	}
 	return nil

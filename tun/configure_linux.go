@@ -101,7 +101,7 @@ func AddRoutes(name string, routes []Route) (undo func() error, err error) {
 
 func (r *Route) netlink(index int) *netlink.Route {
 	n := r.Net.Masked()
-	nr := &netlink.Route{LinkIndex: index, Dst: ipNet(n.Addr(), n.Bits()), Priority: r.Metric}
+	nr := &netlink.Route{LinkIndex: index, Dst: ipNet(n.Addr(), n.Bits()), Priority: r.Metric, Table: r.Table}
 	if r.Gateway.IsValid() {
 		// The device has no neighbours, so any gateway is as good as on the link.
 		nr.Gw, nr.Flags = r.Gateway.AsSlice(), int(netlink.FLAG_ONLINK)
@@ -115,6 +115,10 @@ func isRouted(r *netlink.Route) bool {
 	if r.Dst.IP.To4() != nil {
 		family = netlink.FAMILY_V4
 	}
-	found, err := netlink.RouteListFiltered(family, r, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+	filter := netlink.RT_FILTER_OIF | netlink.RT_FILTER_DST
+	if r.Table != 0 {
+		filter |= netlink.RT_FILTER_TABLE
+	}
+	found, err := netlink.RouteListFiltered(family, r, filter)
 	return err == nil && len(found) > 0
 }

@@ -49,6 +49,7 @@ var thirdParty = map[string][]string{
 	"github.com/google/nftables":     {"postern/server/firewall"},
 	"github.com/vishvananda/netlink": {"postern/tun", "postern/server/hostnet"},
 	"rsc.io/qr":                      {"postern/cmd/postern"},
+	"software.sslmate.com/src":       {"postern/server/config"},
 	"golang.org/x/crypto":            {"postern/auth", "postern/server/datachan", "postern/auth/pki"},
 }
 

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -292,7 +293,7 @@ func (h *host) makeDevice(ctx context.Context, cfg *config.Config, parts *server
 	if len(cfg.Routes) > 0 && !cfg.NoRouteExec {
 		routes := make([]tun.Route, len(cfg.Routes))
 		for i, r := range cfg.Routes {
-			routes[i] = tun.Route{Net: r.Net, Gateway: r.Gateway, Metric: r.Metric}
+			routes[i] = tun.Route{Net: r.Net, Gateway: r.Gateway, Metric: r.Metric, Table: cfg.RouteTable}
 		}
 		undo, err := tun.AddRoutes(dev.Name(), routes)
 		if err != nil {
@@ -378,22 +379,35 @@ func (h *host) openFiles(cfg *config.Config, parts *server.Parts) error {
 			return fmt.Errorf("writepid: %w", err)
 		}
 	}
-	parts.Control, err = h.openControl(cfg)
+	parts.Control, err = h.openControl(cfg, parts.Log)
 	return err
 }
 
-// openControl opens the socket that postern status asks. Only root and the server's own user may.
-func (h *host) openControl(cfg *config.Config) (net.Listener, error) {
-	path := cfg.Control
-	if path == "" {
-		path = controlSocket(cfg.Path)
+// openControl opens the socket that postern status asks. Only root and the server's own user may. Where the configuration
+// does not say where, a socket that cannot be had is no reason not to serve.
+func (h *host) openControl(cfg *config.Config, log zerolog.Logger) (net.Listener, error) {
+	if cfg.Control != "" {
+		l, err := listenUnix("control-socket", cfg.Control)
+		if err == nil {
+			h.later(l.Close)
+		}
+		return l, err
 	}
+	path := controlSocket(cfg.Path)
 	l, err := listenUnix("control-socket", path)
-	if err == nil {
-		h.later(l.Close)
+	for n := 2; errors.Is(err, errAnotherServer) && n < 100; n++ { // of the same name in another directory
+		l, err = listenUnix("control-socket", strings.TrimSuffix(path, ".sock")+"-"+strconv.Itoa(n)+".sock")
 	}
-	return l, err
+	if err != nil {
+		log.Warn().Err(err).Msg("postern status cannot ask this server")
+		return nil, nil
+	}
+	h.later(l.Close)
+	return l, nil
 }
+
+// errAnotherServer means that somebody listens at a socket already.
+var errAnotherServer = errors.New("another server answers there: give this one its own")
 
 // listenUnix opens a socket of mode 0660 that a directive names, in the place of one that a killed run left.
 func listenUnix(directive, path string) (net.Listener, error) {
@@ -402,7 +416,7 @@ func listenUnix(directive, path string) (net.Listener, error) {
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
-		return nil, fmt.Errorf("%s: another server answers on %s: give this one its own with %[1]s PATH", directive, path)
+		return nil, fmt.Errorf("%s %s: %w", directive, path, errAnotherServer)
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
 		if err := os.Remove(path); err != nil {

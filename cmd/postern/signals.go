@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -82,8 +83,8 @@ func (s *serving) reload() error {
 	}
 	s.process.adopt(cfg)
 	s.remap = cfg.RemapUSR1
-	for _, what := range kept {
-		s.log.Warn().Msg(what + " changed in the file: it takes a restart, and stays as it was")
+	if len(kept) > 0 {
+		s.log.Warn().Strs("directives", slices.Compact(kept)).Msg("changed in the file, but only a restart can change them: they stay as they were")
 	}
 	s.log.Info().Str("config", cfg.Path).Msg("reloaded")
 	return nil

@@ -130,7 +130,18 @@ var broken = []struct {
 	{"ca junk", 1, "ca", "is it the right file?"},
 	{"cert old.crt\nkey old.key", 1, "cert", "renew it"},
 	{"key other.key", 1, "key", "does not go with cert at /etc/openvpn/server.conf:2"},
-	{"key encrypted.key", 1, "key", "decrypt it with openssl pkey"},
+	{"askpass", 1, "askpass", "write it into a file of mode 0600"},
+	{"x509-username-field shoeSize", 1, "x509-username-field", "take one of CN"},
+	{"remote-cert-ku 80 zz", 1, "remote-cert-ku", "two hexadecimal digits"},
+	{"remote-cert-eku clients", 1, "remote-cert-eku", "write its number"},
+	{"remote-cert-eku serverAuth", 1, "remote-cert-eku", "write 1.3.6.1.5.5.7.3.2"},
+	{"verify-hash 00:11", 1, "verify-hash", "not a fingerprint of 20 bytes"},
+	{"capath nowhere", 1, "capath", "create the directory"},
+	{"connect-freq 3", 1, "connect-freq", "write connect-freq N SECONDS"},
+	{"connect-freq 0 10", 1, "connect-freq", "not a number from 1"},
+	{"proto tcp\nconnect-freq 3 10", 2, "connect-freq", "only works over UDP"},
+	{"tls-crypt-v2-max-age 0", 1, "tls-crypt-v2-max-age", "not a number from 1"},
+	{"key encrypted.key", 1, "key", "decrypt the key with openssl pkey"},
 	{"key ca.crt", 1, "key", "is it the right file?"},
 	{"crl-verify ca.crt", 1, "crl-verify", "is it the right file?"},
 	{"crl-verify none dir", 1, "crl-verify", "create the directory"},
@@ -151,7 +162,7 @@ var broken = []struct {
 	{"verify-client-cert none", 1, "verify-client-cert", "must be used with a login"},
 	{"verify-client-cert never", 1, "verify-client-cert", "none, optional, require"},
 	{"reneg-sec 10 20", 1, "reneg-sec", "must not be above the first"},
-	{"pkcs12 server.p12", 1, "pkcs12", "split it with openssl pkcs12"},
+	{"pkcs12 server.p12", 1, "pkcs12", "already stands for cert and key"},
 	// Data channel.
 	{"auth MD5\ndata-ciphers AES-256-GCM:AES-256-CBC", 1, "auth", "write `auth SHA256`"},
 	{"data-ciphers CAMELLIA-256-CBC:BF-CBC", 1, "data-ciphers", "add one of AES-256-GCM"},
@@ -161,9 +172,9 @@ var broken = []struct {
 	{"auth none", 1, "auth", "write `auth SHA256`"},
 	{"auth CRC32", 1, "auth", "write SHA1, SHA224"},
 	{"ncp-disable", 1, "ncp-disable", "data-ciphers-fallback"},
-	{"comp-lzo", 1, "comp-lzo", "remove the line here and in profiles"}, // S079
-	{"compress lz4-v2", 1, "compress", "remove the line here and in profiles"},
-	{"allow-compression yes", 1, "allow-compression", "write `allow-compression no`"},
+	{"comp-lzo maybe", 1, "comp-lzo", "not one of: no, yes, adaptive"},
+	{"compress zip", 1, "compress", "not one of: migrate"},
+	{"allow-compression maybe", 1, "allow-compression", "not one of: no"},
 	{"secret static.key", 1, "secret", "use `ca`, `cert` and `key`"},
 	{"compat-mode 2.3.6", 1, "compat-mode", "update those clients"},
 	{"key-method 1", 1, "key-method", "remove the line here and in profiles"},
@@ -172,8 +183,8 @@ var broken = []struct {
 	{"script-security 2\nauth-user-pass-verify hook.sh", 2, "auth-user-pass-verify", "write auth-user-pass-verify COMMAND via-env|via-file"},
 	{"script-security 2\nauth-user-pass-verify hook.sh via-mail", 2, "auth-user-pass-verify", "neither via-env nor via-file"},
 	{"setenv opt auth-user-pass-verify /bin/x via-file", 1, "auth-user-pass-verify", "there is no program /bin/x"},
-	{"ignore-unknown-option tls-crypt-v2-max-age\ntls-crypt-v2-max-age 30", 2, "tls-crypt-v2-max-age", "renew certificates"},
-	{"setenv FORWARD_COMPATIBLE 1\nsingle-session", 2, "single-session", "not supported yet"},
+	{"ignore-unknown-option management-client-auth\nmanagement-client-auth", 2, "management-client-auth", "not supported yet"},
+	{"setenv FORWARD_COMPATIBLE 1\nlladdr 00:11:22:33:44:55", 2, "lladdr", "not supported yet"},
 	{"plugin openvpn-plugin-auth-pam.so login", 1, "plugin", "in place of PAM"},
 	{"plugin mine.so", 1, "plugin", "plugins cannot be loaded"},
 	{"username-as-common-name", 1, "username-as-common-name", "must be used with a login"},
@@ -290,7 +301,7 @@ func TestMissingDirectives(t *testing.T) {
 
 // All problems are told at once, in the order of the lines.
 func TestAllProblemsAtOnce(t *testing.T) {
-	_, _, err := loadText("verb 99\nca none\nfrobnicate\ncert server.crt\nkey server.key\nproto sctp\nserver 10.9.0.0 255.255.255.0\ncomp-lzo\nkeepalive 1 1\n")
+	_, _, err := loadText("verb 99\nca none\nfrobnicate\ncert server.crt\nkey server.key\nproto sctp\nserver 10.9.0.0 255.255.255.0\ncomp-lzo maybe\nkeepalive 1 1\n")
 	var errs Errors
 	if !errors.As(err, &errs) {
 		t.Fatal(err)

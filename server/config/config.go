@@ -3,6 +3,8 @@
 package config
 
 import (
+	"crypto"
+	"encoding/asn1"
 	"fmt"
 	"net"
 	"net/netip"
@@ -28,7 +30,9 @@ type Config struct {
 	PassTOS                  bool
 
 	MaxClients int
-	TCPQueue   int // tcp-queue-limit, packets
+	// ConnectFreq bounds new sessions over UDP, ConnectFreqInitial answers to first packets that lead to none.
+	ConnectFreq, ConnectFreqInitial Frequency
+	TCPQueue                        int // tcp-queue-limit, packets
 
 	Dev      string // "tun" picks the next free number
 	MTU      int
@@ -43,6 +47,7 @@ type Config struct {
 	PoolPersist             string
 	PoolPersistEvery        time.Duration // 0: read only, entries fixed
 	Routes                  []Route       // kernel routes into the tunnel
+	RouteTable              int           // where those go; 0: the main table
 	NoRouteExec, NoIfconfig bool
 	NAT                     bool // Postern: nat yes
 	NoOffload               bool // Postern: tun-offload no
@@ -78,6 +83,12 @@ type Config struct {
 	VerifyX509Name            string
 	VerifyX509Type            string   // subject, name, name-prefix
 	PeerFingerprints          [][]byte // SHA-256 of leaves
+	X509NameField             string   // x509-username-field; "": CN
+	RemoteCertKU              []uint8  // sets of key usages, one of which must be there; 0: any
+	RemoteCertEKU             asn1.ObjectIdentifier
+	IssuerHashes              []CertHash // verify-hash
+	TLSCryptV2MaxAge          time.Duration
+	ForceExporter             bool // force-tls-key-material-export
 
 	HandWindow, TranWindow, TLSTimeout   time.Duration
 	Renegotiate                          time.Duration // 0: never
@@ -135,6 +146,18 @@ type Config struct {
 	TOTPPlace    TOTPPlace
 	TOTPText     string // "": the default
 	TOTPUsed     string // auth-totp-used
+}
+
+// CertHash is the hash of a certificate.
+type CertHash struct {
+	Hash crypto.Hash
+	Sum  []byte
+}
+
+// A Frequency is so many in a period; zero: any number.
+type Frequency struct {
+	N      int
+	Period time.Duration
 }
 
 // WantLogin reports whether clients must send a user name and password.

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"math/big"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -42,6 +43,16 @@ func (m machine) Stat(name string) (fs.FileInfo, error) {
 		}
 	}
 	return one.Stat("it")
+}
+
+func (m machine) ReadDir(name string) (names []string, err error) {
+	for path := range m {
+		if dir, file := filepath.Split(path); filepath.Clean(dir) == name {
+			names = append(names, file)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 func (m machine) ReadFile(name string, limit int, plain bool) ([]byte, fs.FileInfo, error) {

@@ -39,6 +39,8 @@ type draft struct {
 	mssfixGiven           bool
 	maxPacketGiven        bool
 	cleartextLDAP         bool
+	caPath                string
+	keyPassword           []byte     // askpass; nil without
 	fullTunnel            *directive // the push of redirect-gateway
 	ldap                  LDAP
 }

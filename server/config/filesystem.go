@@ -16,6 +16,8 @@ type filesystem interface {
 	// ReadFile returns at most limit bytes of contents and fails when there are more. With plain it also fails when
 	// name is a symbolic link or no regular file.
 	ReadFile(name string, limit int, plain bool) ([]byte, fs.FileInfo, error)
+	// ReadDir returns the names in a directory, sorted.
+	ReadDir(name string) ([]string, error)
 	Abs(name string) string
 }
 
@@ -24,6 +26,14 @@ type disk struct{}
 
 func (disk) Stat(name string) (fs.FileInfo, error)  { return os.Stat(name) }
 func (disk) Lstat(name string) (fs.FileInfo, error) { return os.Lstat(name) }
+
+func (disk) ReadDir(name string) (names []string, err error) {
+	entries, err := os.ReadDir(name)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, err
+}
 
 func (disk) Abs(name string) string {
 	abs, err := filepath.Abs(name)

@@ -233,7 +233,7 @@ func TestNotices(t *testing.T) {
 		{"key-direction 1", "key-direction", "notice it says nothing without tls-auth"},
 		{"login-must-match-cert yes", "login-must-match-cert", "notice it says nothing without a login"},
 		{"setenv opt frobnicate 1", "frobnicate", "ignored unknown directive; setenv opt makes it optional"},
-		{"setenv opt single-session", "single-session", "ignored not supported yet; setenv opt makes it optional"},
+		{"setenv opt lladdr 00:11:22:33:44:55", "lladdr", "ignored not supported yet; setenv opt makes it optional"},
 		{"client-disconnect hook.sh", "client-disconnect", "notice it will not run: script-security is 1"},
 		{"tmp-dir ccd", "tmp-dir", "ignored it is for scripts, and none run"},
 		{"script-security 2\nclient-connect hook.sh\nuser nobody", "client-connect", "notice it runs as the user and group that the server becomes"},

@@ -18,6 +18,7 @@ const maxMaterial = 64 << 20 // room for a long revocation list
 // readMaterial reads the files that hold keys, certificates and lists, and looks whether they are what they should be.
 func (d *draft) readMaterial() {
 	c := d.cfg
+	d.readAskpass()
 	for _, m := range []struct {
 		name  string
 		into  *Material
@@ -36,6 +37,8 @@ func (d *draft) readMaterial() {
 			d.readInto(l, m.into, m.check)
 		}
 	}
+	d.readCAPath()
+	d.readPKCS12()
 	d.checkPair()
 	if l := d.material["crl-verify"]; l != nil {
 		if c.CRLDir && !l.isBlock {
@@ -97,6 +100,12 @@ func (d *draft) readInto(l *directive, into *Material, check func(*draft, *direc
 		private := l.name == "key" || strings.HasPrefix(l.name, "tls-")
 		if private && info.Mode()&0o077 != 0 {
 			d.notice(l, "%s is group or others accessible: chmod 600 %s", path, path)
+		}
+	}
+	if l.name == "key" {
+		if err := d.openKey(into); err != nil {
+			d.refuse(l, "%v", err)
+			return
 		}
 	}
 	if err := check(d, l, into.Bytes); err != nil {
@@ -179,10 +188,7 @@ func checkCertificates(d *draft, l *directive, b []byte) error {
 
 func checkPrivateKey(_ *draft, _ *directive, b []byte) error {
 	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		switch {
-		case block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
-			return errors.New("the key is encrypted, and nobody is there to ask: decrypt it with openssl pkey, and let only root read it")
-		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
 			return nil
 		}
 	}

@@ -18,6 +18,9 @@ var notPulled = map[string]bool{
 	"auth-nocache": true, "auth": true, "dev": true, "user": true, "group": true,
 }
 
+// errCompression is about a push that must not be sent, and need not be.
+var errCompression = errors.New("it is not sent: clients that are set up for compression are told to send packets as they are, and others would add a header that nobody expects")
+
 // checkPush tells whether text can be pushed: printable, short, and one option (S091). note is worth knowing.
 func checkPush(text string) (note string, err error) {
 	switch {
@@ -44,7 +47,7 @@ func checkPush(text string) (note string, err error) {
 	case "push-continuation":
 		return "", errors.New("the server adds it where it is needed: remove the line")
 	case "comp-lzo", "compress":
-		return "", errors.New("clients would add a compression header that the server does not expect: remove the line")
+		return "", errCompression
 	}
 	if (words[0] == "route" || words[0] == "route-ipv6") && slices.Contains(words, "net_gateway") {
 		return "this route leads past the tunnel, through the client's own network: whoever rules that can read and change the traffic", nil

@@ -21,8 +21,8 @@ var clientRows = []row{
 	accept("max-routes-per-client", "N", "no addresses are learned: a client has those it was given and the networks its file names"),
 	accept("hash-size", "REAL VIRTUAL", "tables grow by themselves"),
 	accept("stale-routes-check", "SECONDS [EVERY]", "no addresses are learned, so none go stale"),
-	later("connect-freq", "N SECONDS", "remove the line, and limit new connections in the firewall").guard(),
-	later("connect-freq-initial", "N SECONDS", "remove the line: answers to unknown addresses are limited without it"),
+	use("connect-freq", "N SECONDS", "Let at most N new sessions over UDP begin in so many seconds, of all clients together.", frequency(func(c *Config) *Frequency { return &c.ConnectFreq })),
+	use("connect-freq-initial", "N SECONDS", "Answer at most N first packets in so many seconds that lead to no session. By default there is no limit: an answer is never longer than its question, and whoever forges packets could shut all new clients out.", frequency(func(c *Config) *Frequency { return &c.ConnectFreqInitial })),
 	use("keepalive", "PING TIMEOUT", "Clients ping every PING seconds and start anew after TIMEOUT without an answer; the server pings as often and gives up after twice the TIMEOUT.", setKeepalive),
 	use("ping", "SECONDS", "Ping clients that often, when nothing else is sent. `keepalive` is the better way to say it.", interval(0, func(c *Config) *time.Duration { return &c.Ping })),
 	use("ping-restart", "SECONDS", "End a client's session when nothing comes from it for that long.", interval(0, func(c *Config) *time.Duration { return &c.PingRestart })),
@@ -44,6 +44,10 @@ var clientRows = []row{
 
 func addPush(d *draft, l *directive) error {
 	note, err := checkPush(l.args[0])
+	if errors.Is(err, errCompression) {
+		d.ignore(l, "%v", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

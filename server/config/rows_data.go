@@ -21,10 +21,10 @@ var dataRows = []row{
 	refuse("no-replay", "removed from OpenVPN 2.7: remove the line, packets are always protected against replay"),
 	refuse("no-iv", "removed from OpenVPN 2.5: remove the line"),
 	accept("mute-replay-warnings", "", "replayed packets are counted, never logged"),
-	use("comp-lzo", "[no]", "Only `no`: nothing is compressed. A client with that line is told how to frame its packets.", setCompLZO),
+	use("comp-lzo", "[no|yes|adaptive]", "Nothing is ever compressed. Clients with that line are told how to frame their packets.", setCompLZO),
 	accept("comp-noadapt", "", "nothing is compressed"),
-	use("compress", "[migrate]", "Only `migrate`, which is how it is: nothing is compressed, and clients that are set up for it are told to frame their packets without.", setCompress),
-	use("allow-compression", "no|stub-only", "Only `no`, which is how it is: nothing is compressed.", setAllowCompression),
+	use("compress", "[migrate|stub|stub-v2|lzo|lz4|lz4-v2]", "As `migrate`, whatever is written: nothing is compressed, and clients that are set up for it are told to frame their packets without.", setCompress),
+	use("allow-compression", "no|asym|yes|stub-only", "As `no`, whatever is written: nothing is compressed.", setAllowCompression),
 	refuse("secret", "static keys are not supported, they are broken by design: use `ca`, `cert` and `key`"),
 	refuse("allow-deprecated-insecure-static-crypto", "static keys are not supported: remove the line"),
 	refuse("test-crypto", "it is a command, not configuration: remove the line"),
@@ -197,31 +197,30 @@ func setReplayWindow(d *draft, l *directive) error {
 	return nil
 }
 
-const noHeader = "nothing is compressed, and only clients that are set up for it use a header: take comp-lzo and compress out of profiles as well"
+const noHeader = "nothing is compressed, since that reveals what is sent; clients that are set up for it are told to send packets as they are"
 
 func setCompLZO(d *draft, l *directive) error {
-	if l.arg(0) != "no" {
-		return errors.New("compression is not supported, it reveals what is sent: remove the line here and in profiles")
+	if err := choice("no", "yes", "adaptive")(d, l); err != nil {
+		return err
 	}
 	d.notice(l, noHeader)
 	return nil
 }
 
 func setCompress(d *draft, l *directive) error {
-	if l.arg(0) != "migrate" {
-		return errors.New("compression and its headers are not supported, it reveals what is sent: remove the line here and in profiles")
+	if err := choice("migrate", "stub", "stub-v2", "lzo", "lz4", "lz4-v2")(d, l); err != nil {
+		return err
 	}
 	d.notice(l, noHeader)
 	return nil
 }
 
 func setAllowCompression(d *draft, l *directive) error {
-	switch l.args[0] {
-	case "no":
-		return nil
-	case "stub-only":
-		d.notice(l, noHeader)
-		return nil
+	if err := choice("no", "asym", "yes", "stub-only")(d, l); err != nil {
+		return err
 	}
-	return errors.New("compression is not supported, it reveals what is sent: write `allow-compression no`, or remove the line")
+	if l.args[0] != "no" {
+		d.notice(l, noHeader)
+	}
+	return nil
 }

@@ -12,7 +12,7 @@ var routeRows = []row{
 	use("route-gateway", "ADDRESS", "The gateway of `route` lines that name none; by default they lead to the device.", setGateway),
 	use("route-ipv6-gateway", "ADDRESS", "The same for IPv6.", setGateway6),
 	use("route-metric", "N", "The metric of routes that name none.", func(d *draft, l *directive) (err error) { d.metric, err = number(l.args[0], 0, maxSeconds); return err }),
-	later("route-table", "N", "remove the line, and add the routes with ip route"),
+	use("route-table", "N", "The table of the kernel that `route` and `route-ipv6` lines go to; default the main one.", count(0, 1<<31-1, func(c *Config) *int { return &c.RouteTable })),
 	use("route-noexec", "", "Leave routes to someone else.", switchOn(func(c *Config) *bool { return &c.NoRouteExec })),
 	refuse("route-delay", "not possible in a server: remove the line"),
 	refuse("up-delay", "not possible in a server: remove the line"),

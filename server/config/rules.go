@@ -127,13 +127,22 @@ func (d *draft) checkPool4(l *directive) {
 // checkTLS holds certificates, wraps and versions against each other.
 func (d *draft) checkTLS() {
 	c := d.cfg
-	if !d.has("ca") && !d.has("peer-fingerprint") && c.VerifyClientCert != CertNone && !d.anyRefused("capath", "verify-hash", "pkcs12") {
+	if !d.has("ca") && !d.has("capath") && !d.has("pkcs12") && !d.has("peer-fingerprint") && c.VerifyClientCert != CertNone {
 		d.refuseName("ca", "You must define CA file (ca), or fingerprints of the clients (peer-fingerprint): add one")
 	}
 	for _, name := range []string{"cert", "key"} {
-		if !d.has(name) && !d.anyRefused("pkcs12", "pkcs11-id", "management-external-"+name) {
+		if !d.has(name) && !d.has("pkcs12") && !d.anyRefused("pkcs11-id", "management-external-"+name) {
 			d.refuseName(name, "the server has no %s of its own: add `%s FILE`", map[string]string{"cert": "certificate", "key": "private key"}[name], name)
 		}
+	}
+	for _, name := range []string{"cert", "key"} {
+		if d.has("pkcs12") && d.has(name) {
+			d.refuse(d.last["pkcs12"], "it already stands for cert and key: remove those, or this line")
+			break
+		}
+	}
+	if l := d.last["connect-freq"]; l != nil && !d.overUDP() {
+		d.refuse(l, "only works over UDP: remove the line")
 	}
 	if d.has("tls-auth") && d.has("tls-crypt") {
 		d.refuse(d.last["tls-crypt"], "tls-auth and tls-crypt are mutually exclusive: remove one")

@@ -20,7 +20,7 @@ func sampleMachine() machine {
 		"/etc/openvpn/tls-crypt.key": staticKeyText, "/etc/openvpn/tls-crypt-v2.key": v2KeyText,
 		"/var/etc/openvpn/server1/cert": id.cert, "/var/etc/openvpn/server1/key": id.key,
 		"/var/etc/openvpn/server1/tls-auth": staticKeyText, "/var/etc/openvpn/server1/csc/x": "",
-		"/var/run/x": "", "/etc/openvpn/dh2048.pem": "",
+		"/var/run/x": "", "/etc/openvpn/dh2048.pem": "", "/var/etc/openvpn/server1/ca/0a1b2c3d.0": id.cert,
 		"/usr/local/sbin/ovpn-linkup": "#!", "/usr/local/sbin/ovpn-linkdown": "#!", "/usr/local/sbin/openvpn.attributes.sh": "#!",
 		"/usr/local/sbin/ovpn_auth_verify": "#!", "/etc/openvpn/check.sh": "#!",
 	} {
@@ -38,8 +38,8 @@ func TestSampleConfigurations(t *testing.T) {
 		"angristan-old":    nil,
 		"nyr":              nil,
 		"peer-fingerprint": nil,
-		"pfsense":          {"capath", "ncp-disable"},
-		"site-to-site":     {"comp-lzo", "plugin", "chroot"},
+		"pfsense":          {"ncp-disable"},
+		"site-to-site":     {"plugin", "chroot"},
 	}
 	files, err := filepath.Glob("testdata/conf/*.conf")
 	if err != nil {
