@@ -238,6 +238,11 @@ type Process struct {
 
 // Start starts a program. Its standard output and error go to LABDIR/logName.
 func (h *Host) Start(logName string, args ...string) (*Process, error) {
+	return h.StartWith(logName, nil, args...)
+}
+
+// StartWith is Start for a program that gets open files, from descriptor 3 on.
+func (h *Host) StartWith(logName string, files []*os.File, args ...string) (*Process, error) {
 	p := &Process{Log: filepath.Join(h.lab.Dir, logName), done: make(chan struct{})}
 	f, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -249,6 +254,7 @@ func (h *Host) Start(logName string, args ...string) (*Process, error) {
 	}
 	p.cmd = exec.Command("ip", append([]string{"netns", "exec", h.NS}, args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = f, f
+	p.cmd.ExtraFiles = files
 	p.cmd.Dir = h.lab.Dir
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

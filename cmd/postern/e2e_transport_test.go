@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -145,5 +147,53 @@ func balance(b *lab.Host, front net.Listener, back string) {
 			pass(server, client)
 		}()
 		go pass(client, server)
+	}
+}
+
+// Sockets that systemd has opened are served on: UDP and TCP, with a client on each, and one that the configuration does
+// not know ends the start with its name.
+func TestE2ESocketActivation(t *testing.T) {
+	f := newField(t, "alice", "bob")
+	r := f.Host("router")
+	var files []*os.File
+	f.must(r.Do(func() error {
+		u, err := net.ListenUDP("udp4", &net.UDPAddr{Port: 1194})
+		if err != nil {
+			return err
+		}
+		defer u.Close()
+		l, err := net.ListenTCP("tcp6", &net.TCPAddr{Port: 443})
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		for _, s := range []interface{ File() (*os.File, error) }{u, l} {
+			file, err := s.File()
+			if err != nil {
+				return err
+			}
+			files = append(files, file)
+		}
+		return nil
+	}))
+	start := func(conf string) *lab.Process {
+		p, err := r.StartWith("server.log", files, "sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=vpn-udp:vpn-tcp exec "$0" serve --config "$1"`, programs.postern, conf)
+		f.must(err)
+		return p
+	}
+	p := start(f.serverConf("local 0.0.0.0 1194 udp"))
+	f.must(p.Expect(`socket "vpn-tcp" of the unit, tcp [::]:443, is on no line of the configuration: add `+"`local :: 443 tcp6-server`", 1, 20*time.Second))
+	f.must(ended(p.Wait(10 * time.Second)))
+
+	p = start(f.serverConf("local 0.0.0.0 1194 udp", "local :: 443 tcp6-server", "bind ipv6only"))
+	f.must(p.Expect(" serving ", 1, 20*time.Second))
+	for _, v := range []*vpn{f.connect("alice"), f.connect("bob", fmt.Sprintf("remote %v 443 tcp6-client", r.Wan6))} {
+		v.ping(lab.Lan4, 5, 1300)
+		v.move(5_000_000)
+	}
+	f.must(p.Signal(syscall.SIGTERM))
+	f.must(p.Wait(10 * time.Second))
+	for _, file := range files {
+		file.Close()
 	}
 }

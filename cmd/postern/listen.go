@@ -8,14 +8,26 @@ import (
 	"postern/server/link"
 )
 
-// listen opens the sockets.
+// listen opens the sockets, but for those that systemd has opened.
 func (h *host) listen(cfg *config.Config, parts *server.Parts) error {
 	both := link.SocketOptions{Device: cfg.BindDev, Mark: cfg.Mark, Discover: discover[cfg.MTUDisc]}
+	socks, err := takePassed()
+	if err != nil {
+		return err
+	}
+	defer func() { giveBack(socks) }()
 	for _, l := range cfg.Listen {
+		opened, err := claim(&socks, l)
+		if err != nil {
+			return err
+		}
+		if opened != nil {
+			defer opened.Close() // the listener has a descriptor of its own
+		}
 		switch l.Network {
 		case "udp":
 			socks, err := link.ListenUDP(l.Addr, link.UDPOptions{SocketOptions: both, Lanes: parts.Lanes, V6Only: l.V6Only, RecvBuf: cfg.RecvBuf, SendBuf: cfg.SendBuf,
-				Plain: cfg.NoOffload && !cfg.Multihome && !cfg.PassTOS, Multihome: cfg.Multihome, SameInterface: cfg.SameInterface})
+				Plain: cfg.NoOffload && !cfg.Multihome && !cfg.PassTOS, Inherited: opened, Multihome: cfg.Multihome, SameInterface: cfg.SameInterface})
 			if err != nil {
 				return fmt.Errorf("listen on udp %v: %w", l.Addr, err)
 			}
@@ -26,7 +38,7 @@ func (h *host) listen(cfg *config.Config, parts *server.Parts) error {
 			}
 			parts.UDP = append(parts.UDP, u)
 		case "tcp":
-			ln, err := link.ListenTCP(l.Addr, link.TCPOptions{SocketOptions: both, V6Only: l.V6Only, RecvBuf: cfg.RecvBuf, SendBuf: cfg.SendBuf, QueuePackets: cfg.TCPQueue, Balancers: cfg.Balancers})
+			ln, err := link.ListenTCP(l.Addr, link.TCPOptions{SocketOptions: both, V6Only: l.V6Only, RecvBuf: cfg.RecvBuf, SendBuf: cfg.SendBuf, QueuePackets: cfg.TCPQueue, Inherited: opened, Balancers: cfg.Balancers})
 			if err != nil {
 				return fmt.Errorf("listen on tcp %v: %w", l.Addr, err)
 			}
@@ -35,7 +47,7 @@ func (h *host) listen(cfg *config.Config, parts *server.Parts) error {
 		}
 		h.listening = append(h.listening, l.Network+" "+l.Addr.String())
 	}
-	return nil
+	return unclaimed(socks)
 }
 
 // discover is what mtu-disc's words mean to a socket.

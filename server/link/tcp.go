@@ -24,6 +24,7 @@ type TCPOptions struct {
 	FirstPacket  time.Duration // a client has this long for its first packet; 0 is 5 s
 	Stall        time.Duration // a client that takes nothing for this long is given up; 0 is 60 s
 
+	Inherited *Inherited     // the listening socket, opened already; nil: ListenTCP opens one
 	Balancers []netip.Prefix // who opens connections with a PROXY header, see Stream.Introduce
 }
 
@@ -46,12 +47,32 @@ type Listener struct {
 
 // ListenTCP listens on addr.
 func ListenTCP(addr netip.AddrPort, o TCPOptions) (*Listener, error) {
+	if o.Inherited != nil {
+		ln, err := o.Inherited.listener()
+		if err != nil {
+			return nil, fmt.Errorf("listen on TCP %v: %w", addr, err)
+		}
+		return listenOn(ln, addr, o)
+	}
 	lc := net.ListenConfig{KeepAlive: -1} // sessions have their own pings
 	lc.Control = func(_, _ string, c syscall.RawConn) error { return o.SocketOptions.set(c, addr.Addr()) }
 	lc.SetMultipathTCP(false) // stock clients do not speak it
 	host := netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()).String()
 	ln, err := lc.Listen(context.Background(), network("tcp", addr.Addr(), o.V6Only), host)
 	if err != nil {
+		return nil, fmt.Errorf("listen on TCP %v: %w", addr, err)
+	}
+	return newListener(ln, o), nil
+}
+
+// listenOn prepares a listening socket that was opened elsewhere.
+func listenOn(ln net.Listener, addr netip.AddrPort, o TCPOptions) (*Listener, error) {
+	raw, err := ln.(*net.TCPListener).SyscallConn()
+	if err == nil {
+		err = o.SocketOptions.set(raw, addr.Addr())
+	}
+	if err != nil {
+		ln.Close()
 		return nil, fmt.Errorf("listen on TCP %v: %w", addr, err)
 	}
 	return newListener(ln, o), nil

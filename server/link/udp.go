@@ -32,6 +32,9 @@ type UDPOptions struct {
 	// Multihome has Receive tell the address that packets came to, where the socket has more than one, so that answers
 	// can leave from there; SameInterface also the interface. Linux only; not together with Plain.
 	Multihome, SameInterface bool
+	// Inherited is the first socket, opened already. Where the others may not be opened beside it, as when it belongs to
+	// another user, it is the only one.
+	Inherited *Inherited
 	SocketOptions
 }
 

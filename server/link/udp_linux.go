@@ -18,6 +18,10 @@ func ListenUDP(addr netip.AddrPort, o UDPOptions) ([]*UDP, error) {
 	socks := make([]*UDP, 0, lanes)
 	for i := range lanes {
 		u, err := listenLane(addr, o, i, lanes)
+		if err != nil && i > 0 && o.Inherited != nil {
+			lanes = i
+			break
+		}
 		if err != nil {
 			for _, u := range socks {
 				u.Close()
@@ -35,7 +39,7 @@ func ListenUDP(addr netip.AddrPort, o UDPOptions) ([]*UDP, error) {
 }
 
 func listenLane(addr netip.AddrPort, o UDPOptions, i, lanes int) (*UDP, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+	prepare := func(c syscall.RawConn) error {
 		if err := o.SocketOptions.set(c, addr.Addr()); err != nil {
 			return err
 		}
@@ -47,13 +51,11 @@ func listenLane(addr netip.AddrPort, o UDPOptions, i, lanes int) (*UDP, error) {
 			}
 			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 		})
-	}}
-	host := netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()).String()
-	pc, err := lc.ListenPacket(context.Background(), network("udp", addr.Addr(), o.V6Only), host)
+	}
+	conn, err := bindUDP(addr, o, i, prepare)
 	if err != nil {
 		return nil, err
 	}
-	conn := pc.(*net.UDPConn)
 	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	u := &UDP{conn: conn, local: local, closed: make(chan struct{})}
 	if i == 0 && lanes > 1 {
@@ -75,6 +77,33 @@ func listenLane(addr netip.AddrPort, o UDPOptions, i, lanes int) (*UDP, error) {
 		return nil, err
 	}
 	return u, nil
+}
+
+// bindUDP opens the i-th socket, or takes the inherited one for the first.
+func bindUDP(addr netip.AddrPort, o UDPOptions, i int, prepare func(syscall.RawConn) error) (*net.UDPConn, error) {
+	if i == 0 && o.Inherited != nil {
+		pc, err := o.Inherited.packets()
+		if err != nil {
+			return nil, err
+		}
+		conn := pc.(*net.UDPConn)
+		raw, err := conn.SyscallConn()
+		if err == nil {
+			err = prepare(raw)
+		}
+		if err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return conn, nil
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return prepare(c) }}
+	host := netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()).String()
+	pc, err := lc.ListenPacket(context.Background(), network("udp", addr.Addr(), o.V6Only), host)
+	if err != nil {
+		return nil, err
+	}
+	return pc.(*net.UDPConn), nil
 }
 
 // setBuffer sets a buffer size, above the system's limit when we may. A smaller buffer is no reason not to serve.

@@ -11,7 +11,7 @@ import (
 
 // ListenUDP opens one socket on addr, whatever the number of lanes: only Linux spreads datagrams over several.
 func ListenUDP(addr netip.AddrPort, o UDPOptions) ([]*UDP, error) {
-	if o.Multihome || o.SocketOptions != (SocketOptions{}) {
+	if o.Multihome || o.Inherited != nil || o.SocketOptions != (SocketOptions{}) {
 		return nil, fmt.Errorf("listen on UDP %v: %w", addr, errors.ErrUnsupported)
 	}
 	laddr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()))
