@@ -335,7 +335,7 @@ func TestUnconfirmedKeyIsWithdrawn(t *testing.T) {
 		s := newSetup(t)
 		s.admitting(func(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
 			if !h.First {
-				s.down.Loss = 1 // our half gets lost, however often it is sent
+				s.down.Drop(func([]byte) bool { return true }) // our half gets lost, however often it is sent
 			}
 			return &ctltest.DefaultGrant, nil
 		})
