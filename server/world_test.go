@@ -24,6 +24,7 @@ import (
 	"postern/auth"
 	"postern/server/config"
 	"postern/server/datachan"
+	"postern/server/hooks"
 	"postern/server/link"
 	"postern/server/link/linktest"
 	"postern/tlsctl"
@@ -58,6 +59,7 @@ type world struct {
 	lanes      int
 	apart      bool // the second address is a listener of its own
 	login      auth.Authenticator
+	scripts    *hooks.Runner // nil: none
 	tokens     *auth.Tokens
 	pool       StateFile
 	status     StateFile
@@ -133,7 +135,7 @@ func (w *world) start() *world {
 	}
 	srv, err := New(w.cfg, Parts{
 		UDP: listeners, TCP: []StreamListener{&doorway{streams: w.doors}},
-		Device: device, Lanes: w.lanes, Login: Login{Auth: w.login, Tokens: w.tokens}, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
+		Device: device, Lanes: w.lanes, Login: Login{Auth: w.login, Tokens: w.tokens}, Scripts: w.scripts, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
 	})
 	if err != nil {
 		w.t.Fatal(err)
