@@ -214,3 +214,71 @@ func (f *field) hookRun(who, how string, serverWrap, clientWrap []string) []*hoo
 	}
 	return f.recorded(dir)
 }
+
+// A script that sleeps for ten seconds, one that never ends, one that fails and one that writes rubbish: each is its own
+// client's trouble, and another's pings, a hundred a second, lose nothing.
+func TestE2EHooksHang(t *testing.T) {
+	f := newField(t, "alice", "sleeper", "endless", "loser", "rubbish", "stuck")
+	script, dir := f.recorder("calls", `case $script_type-$common_name in
+		client-connect-sleeper) exec /usr/bin/sleep 10;;
+		client-connect-endless) /usr/bin/sleep 86461 & while :; do wait; done;;
+		client-connect-loser) exit 1;;
+		client-connect-rubbish) /usr/bin/head -c 200000 /dev/urandom >$1; /usr/bin/head -c 2000000 /dev/urandom;;
+		client-disconnect-stuck) exec /usr/bin/sleep 86461;;
+		learn-address-rubbish) exec /usr/bin/head -c 100000 /dev/urandom;;
+	esac`)
+	srv := f.serve("script-security 2", "client-connect "+script, "client-disconnect "+script, "learn-address "+script, "tls-verify "+script)
+	alice := f.connect("alice")
+	alice.ping(lab.Lan4, 5, 56)
+	type result struct {
+		lab.Pings
+		err error
+	}
+	pings := make(chan result, 1)
+	go func() {
+		p, err := alice.host.Ping(f.ctx, lab.Lan4, 3800, 56, 10*time.Millisecond)
+		pings <- result{p, err}
+	}()
+	began := time.Now()
+	sleeper, endless, loser, rubbish, stuck := f.dial("sleeper"), f.dial("endless"), f.dial("loser"), f.dial("rubbish"), f.dial("stuck")
+	f.must(loser.Expect("AUTH_FAILED", 1, 20*time.Second))
+	if out := loser.Output(); strings.Contains(out, "AUTH_FAILED,") || strings.Contains(out, completed) {
+		t.Errorf("the loser heard more than AUTH_FAILED, or came in:\n%s", grep(out, "AUTH"))
+	}
+	rubbish.up(1)
+	stuck.up(1)
+	stuck.stop()
+	sleeper.up(1)
+	if took := time.Since(began); took < 10*time.Second {
+		t.Errorf("the sleeper was in after %v, before its script had ended", took)
+	}
+	sleeper.ping(lab.Lan4, 5, 56)
+	rubbish.ping(lab.Lan4, 5, 56)
+	f.must(endless.Expect("AUTH_FAILED,TEMP", 1, 45*time.Second))
+	f.must(srv.Expect("killed, it took longer than 30s", 1, 10*time.Second))
+	endless.Kill()
+	r := <-pings
+	f.must(r.err)
+	t.Logf("%d of %d pings lost, p99 %v", r.Lost(), r.Sent, percentile(r.RTTs, 99))
+	if r.Lost() > 0 {
+		t.Errorf("%d of %d pings lost: %v", r.Lost(), r.Sent, r.Missing)
+	}
+	if n := strings.Count(srv.Output(), "client-connect:"); n == 0 || len(srv.Output()) > 1_000_000 {
+		t.Errorf("%d lines about rubbish in a log of %d bytes, want some, and no more than bounds allow", n, len(srv.Output()))
+	}
+	// Scripts that hang do not keep the server from its end either (F02).
+	stopping := time.Now()
+	f.must(srv.Signal(syscall.SIGTERM))
+	f.must(srv.Wait(10 * time.Second))
+	if took := time.Since(stopping); took > 5*time.Second {
+		t.Errorf("the server took %v to end, want 5 s at most", took)
+	}
+	for _, c := range f.recorded(dir) {
+		if c.kind == "client-disconnect" && c.env["common_name"] == "loser" {
+			t.Error("client-disconnect ran for a client that client-connect had refused")
+		}
+	}
+	if out, err := f.Host("router").Run(f.ctx, "pgrep", "-fc", "sleep 86461"); err == nil {
+		t.Errorf("processes of scripts are left: %s", out)
+	}
+}
