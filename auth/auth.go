@@ -30,6 +30,11 @@ type Identity struct {
 	Name   string   // canonical user name
 	Groups []string // of all groups, with those that they are in: DNs in the form of NormalDN, sorted
 	By     string   // the back end that said yes: "ldap", "file"
+
+	// What the directory has an attribute for.
+	Addr4, Addr6 netip.Addr     // fixed addresses; zero without
+	Pool         string         // "" without
+	Routes       []netip.Prefix // for this user
 }
 
 // An Authenticator judges logins. Any goroutine. It returns by the deadline of ctx.

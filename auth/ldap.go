@@ -2,10 +2,11 @@ package auth
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
@@ -14,16 +15,26 @@ import (
 
 // LDAPOptions says which directory to ask and how.
 type LDAPOptions struct {
+	Realm          string   // names that end with @Realm are this directory's, which knows them without that; "" every name
 	URLs           []string // ldap://host[:port] or ldaps://host[:port], asked in this order
-	StartTLS       bool     // on ldap:// URLs; a refusal is an error, never clear text
+	Domain         string   // DNS domain whose SRV records name servers, after those of URLs; "" none
+	StartTLS       bool     // on ldap:// URLs and for the servers of Domain; a refusal is an error, never clear text
 	CA             []byte   // PEM; nil means the system's CAs
+	Cert, Key      []byte   // PEM: our certificate, for servers that want one
 	BindDN         string   // service account that searches; "" searches anonymously
 	BindPassword   string
+	BindAs         string // what users bind as, with %u: a DN or a user principal name; "" is the entry that was found
 	UserBase       string
 	UserFilter     string        // %u is the login, escaped; "" means (uid=%u)
 	RequireGroups  []string      // DNs, the user must be in any of them; none means that no group is needed
+	GroupBase      string        // where groups are; "" is what UserBase ends with
+	AllGroups      bool          // find every group of a user, not only whether there is a required one
+	DirectOnly     bool          // members of a group within a group are not members
+	Addr4, Addr6   string        // attributes with the user's fixed addresses; "" none
+	Pool, Routes   string        // attributes with the name of the user's pool, and networks to route; "" none
 	Timeout        time.Duration // for each step; 0 means 5 s
 	AllowCleartext bool          // passwords unencrypted to a server that is not on this machine
+	Resolver       Resolver      // for Domain; nil is the system's
 }
 
 const (
@@ -34,20 +45,20 @@ const (
 )
 
 // LDAP asks a directory: it looks for the user's entry with the service account, checks the group, and binds as the
-// entry with the password. Only that bind, on a connection of its own, is a login.
+// entry with the password. Only that bind, on a connection of its own, is a login. Any goroutine.
 type LDAP struct {
 	o       LDAPOptions
 	filter  *userFilter
-	groups  []group
-	servers []*server
+	bindAs  *bindTemplate // nil: users bind as their entries
+	groups  groupRules
+	attrs   []string // what is read of a user's entry
+	servers serverList
 	conns   chan struct{} // holds one element for each login under way
+	idle    idlePool
 	log     zerolog.Logger
-}
 
-// A group is a required group.
-type group struct {
-	text string
-	dn   *ldap.DN
+	mu   sync.Mutex
+	seen census // guarded by mu: of the users who are connected
 }
 
 // NewLDAP checks the options and connects to nothing.
@@ -58,36 +69,29 @@ func NewLDAP(o LDAPOptions, log zerolog.Logger) (*LDAP, error) {
 	if o.UserFilter == "" {
 		o.UserFilter = "(uid=%u)"
 	}
-	l := &LDAP{o: o, conns: make(chan struct{}, maxConns), log: log}
-	if len(o.URLs) == 0 {
-		return nil, errors.New("no ldap URL")
+	if o.Realm != "" {
+		log = log.With().Str("realm", o.Realm).Logger()
 	}
+	l := &LDAP{o: o, conns: make(chan struct{}, maxConns), log: log}
 	if o.Timeout < 0 {
 		return nil, fmt.Errorf("ldap timeout of %v", o.Timeout)
 	}
-	var roots *x509.CertPool
-	if o.CA != nil {
-		roots = x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(o.CA) {
-			return nil, errors.New("ldap CA: no certificate in it")
-		}
+	trust, err := newTrust(&o)
+	if err != nil {
+		return nil, err
 	}
-	for _, u := range o.URLs {
-		e, err := parseEndpoint(u, &o, roots)
-		if err != nil {
-			return nil, err
-		}
-		l.servers = append(l.servers, &server{endpoint: e, log: log.With().Str("server", u).Logger()})
+	if l.servers, err = newServerList(&o, trust, log); err != nil {
+		return nil, err
 	}
-	var err error
 	if l.filter, err = parseUserFilter(o.UserFilter); err != nil {
 		return nil, err
 	}
-	if _, err := parseDN(o.UserBase); err != nil {
+	base, err := parseDN(o.UserBase)
+	if err != nil {
 		return nil, fmt.Errorf("user base: %w", err)
 	}
 	if o.BindDN != "" {
-		if _, err := parseDN(o.BindDN); err != nil {
+		if _, err := parseDN(o.BindDN); err != nil && !isPrincipal(o.BindDN) {
 			return nil, fmt.Errorf("bind DN: %w", err)
 		}
 		if o.BindPassword == "" {
@@ -96,14 +100,22 @@ func NewLDAP(o LDAPOptions, log zerolog.Logger) (*LDAP, error) {
 	} else if o.BindPassword != "" {
 		return nil, errors.New("bind password without a bind DN")
 	}
-	for _, g := range o.RequireGroups {
-		dn, err := parseDN(g)
-		if err != nil {
-			return nil, fmt.Errorf("required group: %w", err)
+	if o.BindAs != "" {
+		if l.bindAs, err = parseBindTemplate(o.BindAs); err != nil {
+			return nil, err
 		}
-		l.groups = append(l.groups, group{g, dn})
 	}
+	if l.groups, err = newGroupRules(&o, base); err != nil {
+		return nil, err
+	}
+	l.attrs = userAttributes(&o)
 	return l, nil
+}
+
+// isPrincipal reports whether a service account is given as Active Directory takes it besides a DN: name@domain.
+func isPrincipal(s string) bool {
+	name, domain, ok := strings.Cut(s, "@")
+	return ok && name != "" && domain != "" && !strings.ContainsAny(s, " =,\\") && !strings.Contains(domain, "@")
 }
 
 // An oddAnswer is about one login and neither yes nor no. The server that gave it is as good as before: or else one
@@ -137,24 +149,89 @@ func parseDN(s string) (*ldap.DN, error) {
 	return dn, nil
 }
 
+// Authenticate judges a login by its password.
 func (l *LDAP) Authenticate(ctx context.Context, r *Request) (*Identity, error) {
 	name, err := credentials(r)
 	if err != nil {
 		return nil, err
 	}
-	return l.consult(ctx, func(ctx context.Context, s *server) (*Identity, bool, error) {
+	if err := l.holds(name); err != nil {
+		return nil, err
+	}
+	return consult(ctx, l, func(ctx context.Context, s *server) (*Identity, bool, error) {
+		if l.bindAs != nil && l.o.BindDN == "" {
+			return l.bindFirst(ctx, s, name, r.Password)
+		}
 		return l.ask(ctx, s, name, r.Password)
 	})
 }
 
+// Authorize judges a login for which something else has vouched, such as its certificate: everything but the password.
+func (l *LDAP) Authorize(ctx context.Context, name string) (*Identity, error) {
+	return l.find(ctx, name, false)
+}
+
+// Vouch looks for the user's entry and groups as a login does, and for what says that the account is at an end; it
+// binds with no password but the service account's. A lock that ends by itself is no reason: whoever guesses at the
+// user's password would end the user's sessions.
+func (l *LDAP) Vouch(ctx context.Context, name string) (*Identity, error) {
+	return l.find(ctx, name, true)
+}
+
+func (l *LDAP) find(ctx context.Context, name string, lenient bool) (*Identity, error) {
+	name, err := CanonicalName(name)
+	if err != nil {
+		return nil, &Denied{Reason: err.Error(), Public: PublicRefusal}
+	}
+	if err := l.holds(name); err != nil {
+		return nil, err
+	}
+	if l.bindAs != nil && l.o.BindDN == "" {
+		return nil, errNoService
+	}
+	return consult(ctx, l, func(ctx context.Context, s *server) (id *Identity, tried bool, err error) {
+		err = l.withService(ctx, s, func(c *directoryConn) error {
+			p, err := l.lookup(ctx, s, c, name)
+			if err != nil {
+				return err
+			}
+			if state := accountState(p.entry, time.Now()); state.reason != "" && !(lenient && state.passing) {
+				return p.refused(state.reason)
+			}
+			id, err = l.identity(name, p)
+			return err
+		})
+		return id, false, err
+	})
+}
+
+var errNoService = errors.New("users are found with their own passwords only: ldap-bind-dn is not set")
+
+// holds says no to the names of other realms.
+func (l *LDAP) holds(name string) error {
+	if l.o.Realm == "" || strings.HasSuffix(name, "@"+l.o.Realm) && len(name) > len(l.o.Realm)+1 {
+		return nil
+	}
+	return &Denied{Reason: fmt.Sprintf("not a name of the realm %s", l.o.Realm), Public: PublicRefusal, Err: ErrUnknownUser}
+}
+
+// login is the name as the directory knows it.
+func (l *LDAP) login(name string) string {
+	if l.o.Realm == "" {
+		return name
+	}
+	return strings.TrimSuffix(name, "@"+l.o.Realm)
+}
+
 // consult asks the servers in turn until one has answered, yes or no. A server that may have seen a password is
 // the last: a wrong password tried on several would lock the account the sooner (security S061).
-func (l *LDAP) consult(ctx context.Context, ask func(context.Context, *server) (id *Identity, tried bool, err error)) (id *Identity, err error) {
+func consult[T any](ctx context.Context, l *LDAP, ask func(context.Context, *server) (answer T, tried bool, err error)) (answer T, err error) {
+	var none T
 	// The library has had panics on strange answers; one of those must cost this login and no more.
 	defer func() {
 		if p := recover(); p != nil {
 			l.log.Error().Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).Msg("ldap login panicked")
-			id, err = nil, errors.New("ldap login panicked")
+			answer, err = none, errors.New("ldap login panicked")
 		}
 	}()
 	caller := ctx
@@ -164,84 +241,197 @@ func (l *LDAP) consult(ctx context.Context, ask func(context.Context, *server) (
 	select {
 	case l.conns <- struct{}{}:
 		defer func() { <-l.conns }()
+		l.idle.trim(maxConns - len(l.conns))
 	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for one of %d directory connections: %w", maxConns, ctx.Err())
+		return none, fmt.Errorf("wait for one of %d directory connections: %w", maxConns, ctx.Err())
 	}
-	servers, err := candidates(l.servers)
+	servers, err := l.servers.candidates(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("no directory server to ask: %w", err)
+		return none, fmt.Errorf("no directory server to ask: %w", err)
 	}
 	var failures []error
 	for _, s := range servers {
+		if cause := s.enter(); cause != nil {
+			failures = append(failures, cause)
+			continue
+		}
 		began := time.Now()
-		id, tried, err := ask(ctx, s)
+		answer, tried, err := guarded(ctx, s, ask)
 		var denied *Denied
 		if err == nil || errors.As(err, &denied) {
 			s.worked()
-			return id, err
+			return answer, err
 		}
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w (%w)", err, ctx.Err())
 		}
 		failures = append(failures, fmt.Errorf("%s: %w", s.url, err))
-		if caller.Err() != nil {
-			break // the client has gone, which is not the server's fault
-		}
 		var odd *oddAnswer
-		if !errors.As(err, &odd) {
+		switch {
+		case caller.Err() != nil: // the client has gone, which is not the server's fault
+			s.passed()
+			return none, fmt.Errorf("ask the directory: %w", errors.Join(failures...))
+		case errors.As(err, &odd):
+			s.passed()
+		default:
 			s.broke(err, began)
 		}
 		if tried || ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, fmt.Errorf("ask the directory: %w", errors.Join(failures...))
+	return none, fmt.Errorf("ask the directory: %w", errors.Join(failures...))
 }
 
-// ask runs one login at one server. Tried means that the server may have seen the password.
+// guarded asks, and does not leave a server's trial open should that panic.
+func guarded[T any](ctx context.Context, s *server, ask func(context.Context, *server) (T, bool, error)) (answer T, tried bool, err error) {
+	calm := false
+	defer func() {
+		if !calm {
+			s.passed()
+		}
+	}()
+	answer, tried, err = ask(ctx, s)
+	calm = true
+	return answer, tried, err
+}
+
+// ask runs one login at one server. Tried means that the server may have seen the password. The group is looked for
+// before the password is tried: who is in no required group cannot come in, so need not have a bind spent on them.
 func (l *LDAP) ask(ctx context.Context, s *server, name string, password []byte) (id *Identity, tried bool, err error) {
-	entry, groups, err := l.lookup(ctx, s, name)
+	var p *person
+	err = l.withService(ctx, s, func(c *directoryConn) error {
+		if p, err = l.lookup(ctx, s, c, name); err != nil {
+			return err
+		}
+		if state := accountState(p.entry, time.Now()); state.reason != "" {
+			return p.refused(state.reason)
+		}
+		id, err = l.identity(name, p)
+		return err
+	})
 	if err != nil {
 		return nil, false, err
+	}
+	as := p.entry.DN
+	if l.bindAs != nil {
+		if as, err = l.bindAs.For(l.login(name)); err != nil {
+			return nil, false, err
+		}
 	}
 	c, err := s.dial(ctx, l.o.Timeout)
 	if err != nil {
 		return nil, false, err
 	}
 	defer c.close() // bound as a user: never for anyone else
-	if err := c.login(entry, password); err != nil {
+	if err := c.bind(ctx, as, password); err != nil {
+		return nil, true, err
+	}
+	if err := c.confirm(ctx, as, p.entry); err != nil {
 		return nil, true, err
 	}
 	// What the context ended meanwhile is no yes any more.
 	if err := ctx.Err(); err != nil {
 		return nil, true, err
 	}
-	return &Identity{Name: name, Groups: groups, By: "ldap"}, true, nil
+	return id, true, nil
 }
 
-// lookup finds the user's entry, and the groups that matter, on a connection of the service account. It comes before
-// the password is tried: who is in no required group cannot come in, so need not have a bind spent on them.
-func (l *LDAP) lookup(ctx context.Context, s *server, name string) (*ldap.Entry, []string, error) {
+// bindFirst runs a login without a service account: what is read of the user, the user reads.
+func (l *LDAP) bindFirst(ctx context.Context, s *server, name string, password []byte) (id *Identity, tried bool, err error) {
+	as, err := l.bindAs.For(l.login(name))
+	if err != nil {
+		return nil, false, err
+	}
 	c, err := s.dial(ctx, l.o.Timeout)
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
 	defer c.close()
-	if l.o.BindDN != "" {
-		if err := c.step(opBindResponse); err != nil {
-			return nil, nil, err
-		}
-		if err := c.ldap.Bind(l.o.BindDN, l.o.BindPassword); err != nil {
-			return nil, nil, fmt.Errorf("bind as the service account: %w", err)
-		}
+	if err := c.bind(ctx, as, password); err != nil {
+		return nil, true, err
 	}
-	entry, err := c.findUser(l.o.UserBase, l.filter.For(name))
+	p, err := l.lookup(ctx, s, c, name)
 	if err != nil {
-		return nil, nil, err
+		return nil, true, err
 	}
-	groups, err := c.groupsOf(entry, l.groups)
+	if err := c.confirm(ctx, as, p.entry); err != nil {
+		return nil, true, err
+	}
+	if state := accountState(p.entry, time.Now()); state.reason != "" {
+		return nil, true, p.refused(state.reason)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, true, err
+	}
+	id, err = l.identity(name, p)
+	return id, true, err
+}
+
+// withService has do use a connection of the service account: one that waited, or a new one. A directory that has
+// forgotten a waiting one without saying so is not to blame.
+func (l *LDAP) withService(ctx context.Context, s *server, do func(*directoryConn) error) error {
+	use := func(c *directoryConn) error {
+		calm := false
+		defer func() {
+			if !calm {
+				c.close()
+			}
+		}()
+		err := do(c)
+		if calm = usable(err); calm {
+			l.idle.put(s, c, maxConns-len(l.conns))
+		}
+		return err
+	}
+	if c := l.idle.take(ctx, s); c != nil && !tracing(ctx) {
+		began := time.Now()
+		err := use(c)
+		if usable(err) || ctx.Err() != nil || time.Since(began) >= min(time.Second, l.o.Timeout) {
+			return err
+		}
+	} else if c != nil {
+		c.close()
+	}
+	c, err := s.dial(ctx, l.o.Timeout)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	return entry, groups, nil
+	if err := c.bindService(ctx, l.o.BindDN, l.o.BindPassword); err != nil {
+		c.close()
+		return err
+	}
+	return use(c)
+}
+
+// usable reports whether a connection is as good as before, whatever err says about a user.
+func usable(err error) bool {
+	var odd *oddAnswer
+	return err == nil || isDenied(err) || errors.As(err, &odd)
+}
+
+// A person is what the directory knows of a user.
+type person struct {
+	entry  *ldap.Entry
+	groups *memberships
+}
+
+func (p *person) refused(reason string) error {
+	return &Denied{Reason: fmt.Sprintf("%s: %q", reason, p.entry.DN), Public: PublicRefusal, Err: errNotTried}
+}
+
+// errNotTried is inside the *Denied of logins whose password the directory has not seen.
+var errNotTried = errors.New("the password was not tried")
+
+// lookup finds the user's entry, and the groups that matter.
+func (l *LDAP) lookup(ctx context.Context, s *server, c *directoryConn, name string) (*person, error) {
+	entry, err := c.findUser(ctx, l.o.UserBase, l.filter.For(l.login(name)), l.attrs)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := l.groups.of(ctx, s, c, entry)
+	if err != nil {
+		return nil, err
+	}
+	return &person{entry, groups}, nil
 }

@@ -22,13 +22,14 @@ const dialTime = 3 * time.Second
 // An endpoint is where and how to reach one directory server. Immutable.
 type endpoint struct {
 	url      string // as configured, for errors and logs
-	address  string
+	host     string
+	port     string
 	tls      *tls.Config // nil only for clear text
 	starttls bool
 	loopback bool // clear text, and allowed only because the server is on this machine
 }
 
-func parseEndpoint(text string, o *LDAPOptions, roots *x509.CertPool) (*endpoint, error) {
+func parseEndpoint(text string, o *LDAPOptions, t *trust) (*endpoint, error) {
 	u, err := url.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("ldap URL: %w", err)
@@ -47,9 +48,9 @@ func parseEndpoint(text string, o *LDAPOptions, roots *x509.CertPool) (*endpoint
 	} else if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return nil, fmt.Errorf("ldap URL %q: bad port", text)
 	}
-	e := &endpoint{url: text, address: net.JoinHostPort(host, port), starttls: o.StartTLS && u.Scheme == "ldap"}
+	e := &endpoint{url: text, host: host, port: port, starttls: o.StartTLS && u.Scheme == "ldap"}
 	if u.Scheme == "ldaps" || e.starttls {
-		e.tls = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, RootCAs: roots}
+		e.tls = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, RootCAs: t.roots, Certificates: t.own}
 		return e, nil
 	}
 	if !o.AllowCleartext {
@@ -61,10 +62,35 @@ func parseEndpoint(text string, o *LDAPOptions, roots *x509.CertPool) (*endpoint
 	return e, nil
 }
 
+// trust is what TLS with a directory needs besides the server's name.
+type trust struct {
+	roots *x509.CertPool    // nil: the system's
+	own   []tls.Certificate // that we show when asked
+}
+
+func newTrust(o *LDAPOptions) (*trust, error) {
+	t := new(trust)
+	if o.CA != nil {
+		t.roots = x509.NewCertPool()
+		if !t.roots.AppendCertsFromPEM(o.CA) {
+			return nil, errors.New("ldap CA: no certificate in it")
+		}
+	}
+	if o.Cert != nil {
+		pair, err := tls.X509KeyPair(o.Cert, o.Key)
+		if err != nil {
+			return nil, fmt.Errorf("ldap client certificate: %w", err)
+		}
+		t.own = []tls.Certificate{pair}
+	}
+	return t, nil
+}
+
 // A directoryConn is one connection, of one goroutine, to a directory server. When the context it was dialled with is
 // done it breaks, and whatever waits on it returns.
 type directoryConn struct {
 	ldap    *ldap.Conn
+	bound   string   // whom it is bound as
 	wire    net.Conn // below TLS
 	answers *answerConn
 	timeout time.Duration
@@ -73,12 +99,12 @@ type directoryConn struct {
 
 // dial connects to e, sets up TLS unless e is clear text, and verifies host name and CA. There is no fallback.
 func (e *endpoint) dial(ctx context.Context, timeout time.Duration) (*directoryConn, error) {
-	dialer := net.Dialer{Timeout: min(dialTime, timeout)}
-	wire, err := dialer.DialContext(ctx, "tcp", e.address)
+	wire, err := e.connect(ctx, timeout)
 	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
+		return nil, err
 	}
-	c := &directoryConn{wire: wire, timeout: timeout, stop: context.AfterFunc(ctx, func() { wire.Close() })}
+	c := &directoryConn{wire: wire, timeout: timeout}
+	c.lend(ctx)
 	top := wire
 	switch {
 	case e.tls != nil:
@@ -91,7 +117,7 @@ func (e *endpoint) dial(ctx context.Context, timeout time.Duration) (*directoryC
 		if addr, ok := wire.RemoteAddr().(*net.TCPAddr); !ok || !addr.IP.IsLoopback() {
 			c.stop()
 			wire.Close()
-			return nil, fmt.Errorf("%s is not on this machine, and clear text is not allowed", wire.RemoteAddr())
+			return nil, inStep(stepConnect, fmt.Errorf("%s is not on this machine, and clear text is not allowed", wire.RemoteAddr()))
 		}
 	}
 	c.answers = &answerConn{Conn: top}
@@ -100,18 +126,42 @@ func (e *endpoint) dial(ctx context.Context, timeout time.Duration) (*directoryC
 	return c, nil
 }
 
+// connect tries the host's addresses in turn, all of them in dialTime.
+func (e *endpoint) connect(ctx context.Context, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, min(dialTime, timeout))
+	defer cancel()
+	if tracing(ctx) {
+		addrs, err := net.DefaultResolver.LookupHost(ctx, e.host)
+		if err != nil {
+			return nil, inStep(stepResolve, err)
+		}
+		trace(ctx, stepResolve, "%s is %s", e.host, strings.Join(addrs, ", "))
+	}
+	began := time.Now()
+	wire, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(e.host, e.port))
+	if err != nil {
+		return nil, inStep(stepConnect, err)
+	}
+	trace(ctx, stepConnect, "%v, in %v", wire.RemoteAddr(), time.Since(began).Round(time.Microsecond))
+	return wire, nil
+}
+
 // secure asks for TLS where that is needed and does the handshake.
 func (e *endpoint) secure(ctx context.Context, wire net.Conn, timeout time.Duration) (net.Conn, error) {
 	if e.starttls {
 		if err := startTLS(wire, timeout); err != nil {
-			return nil, fmt.Errorf("StartTLS: %w", err)
+			return nil, inStep(stepStartTLS, err)
 		}
+		trace(ctx, stepStartTLS, "the server takes it")
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(dialTime, timeout))
+	shaking, cancel := context.WithTimeout(ctx, min(dialTime, timeout))
 	defer cancel()
 	secured := tls.Client(wire, e.tls)
-	if err := secured.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("TLS with %s: %w", e.tls.ServerName, err)
+	if err := secured.HandshakeContext(shaking); err != nil {
+		return nil, inStep(stepTLS, fmt.Errorf("with %s: %w", e.tls.ServerName, err))
+	}
+	if tracing(ctx) {
+		traceTLS(ctx, e.tls.ServerName, secured.ConnectionState())
 	}
 	return secured, nil
 }
@@ -153,10 +203,25 @@ func startTLS(wire net.Conn, timeout time.Duration) error {
 	return wire.SetDeadline(time.Time{})
 }
 
+// lend breaks the connection when ctx is done, until stop is called.
+func (c *directoryConn) lend(ctx context.Context) {
+	wire := c.wire
+	c.stop = context.AfterFunc(ctx, func() { wire.Close() })
+}
+
 // step gives the next operation its time, and says what may answer it.
 func (c *directoryConn) step(ops ...uint) error {
 	c.answers.expect(ops...)
 	return c.wire.SetDeadline(time.Now().Add(c.timeout))
+}
+
+// rest takes the connection back from who it was lent to. It reports false when it cannot be used any more.
+func (c *directoryConn) rest() bool {
+	if !c.stop() || c.ldap.IsClosing() {
+		return false
+	}
+	c.answers.expect() // whatever a directory says unasked ends the connection
+	return c.wire.SetDeadline(time.Time{}) == nil
 }
 
 // close also waits until the library's goroutines have let go of the connection. It may be called twice.

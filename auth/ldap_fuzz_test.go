@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
@@ -112,12 +113,16 @@ func FuzzAnswer(f *testing.F) {
 
 	f.Fuzz(func(t *testing.T, found, judged []byte) {
 		search := fuzzConn(t, found)
-		entry, err := search.findUser("dc=example", "(uid=alice)")
+		entry, err := search.findUser(t.Context(), "dc=example", "(uid=alice)", nil)
 		if err == nil {
 			if entry.DN == "" {
 				t.Fatal("an entry without a name")
 			}
-			_, err = search.groupsOf(entry, nil)
+			p := &person{entry: entry}
+			if p.groups, err = new(groupRules).of(t.Context(), new(server), search, entry); err == nil {
+				accountState(entry, time.Now())
+				_, err = (&LDAP{o: LDAPOptions{Addr4: "a", Addr6: "a", Routes: "a"}}).identity("alice", p)
+			}
 		}
 		if err != nil && entry == nil {
 			entry = &ldap.Entry{DN: "uid=alice,dc=example"}
@@ -132,6 +137,51 @@ func FuzzAnswer(f *testing.F) {
 		}
 		if judgeBind(entry.DN, result.Controls, err) == nil && err != nil {
 			t.Fatalf("login in spite of %v", err)
+		}
+	})
+}
+
+// S059: the normal form of a name is its own normal form, and means what the name does.
+func FuzzNormalDN(f *testing.F) {
+	for _, s := range []string{"cn=a,dc=b", `CN=A\,b + uid=\23x ,DC=\c3\a4`, "cn=#0401ff", `cn=\ff`, "2.5.4.3=x", `cn=\ a\ `} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		dn, err := NormalDN(s)
+		if err != nil || strings.Contains(dn, "=#") || !utf8.ValidString(s) {
+			return
+		}
+		again, err := NormalDN(dn)
+		if err != nil || again != dn {
+			t.Fatalf("%q became %q, and that %q, %v", s, dn, again, err)
+		}
+	})
+}
+
+// S053: whatever the name, a bind template in the form of a DN yields a DN of the same shape with that name as its value.
+func FuzzBindTemplate(f *testing.F) {
+	tmpl, err := parseBindTemplate("uid=%u,ou=people,dc=example")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, s := range []string{"alice", "a,ou=x", "a+cn=b", "#ff", " a ", `\`, `"`, "=", "ä", "\x00"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		name, err := CanonicalName(raw)
+		if err != nil {
+			return
+		}
+		as, err := tmpl.For(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dn, err := parseDN(as)
+		if err != nil {
+			t.Fatalf("%q became %q: %v", name, as, err)
+		}
+		if len(dn.RDNs) != 3 || len(dn.RDNs[0].Attributes) != 1 || dn.RDNs[0].Attributes[0].Value != name {
+			t.Fatalf("%q became %q", name, as)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -9,38 +10,74 @@ import (
 	"github.com/go-ldap/ldap/v3"
 )
 
-// login binds as the entry, and makes sure that the directory means the entry when it says yes. The error is a
-// *Denied when the directory has said no, and anything else when it has said nothing about the password: busy,
-// unavailable, broken.
-func (c *directoryConn) login(entry *ldap.Entry, password []byte) error {
+// bindService binds as the service account; dn "" is nobody, and needs no bind.
+func (c *directoryConn) bindService(ctx context.Context, dn, password string) error {
+	if dn == "" {
+		trace(ctx, stepService, "none is configured: the search is anonymous")
+		return nil
+	}
 	if err := c.step(opBindResponse); err != nil {
-		return err
+		return inStep(stepService, err)
+	}
+	if err := c.ldap.Bind(dn, password); err != nil {
+		return inStep(stepService, err)
+	}
+	trace(ctx, stepService, "bound as %s", dn)
+	return nil
+}
+
+// bind binds as a user. The error is a *Denied when the directory has said no, and anything else when it has said
+// nothing about the password: busy, unavailable, broken.
+func (c *directoryConn) bind(ctx context.Context, as string, password []byte) error {
+	if err := c.step(opBindResponse); err != nil {
+		return inStep(stepBind, err)
 	}
 	// The library wants a string, so one copy of the password lives until it is collected.
-	request := ldap.NewSimpleBindRequest(entry.DN, string(password), []ldap.Control{ldap.NewControlBeheraPasswordPolicy()})
+	request := ldap.NewSimpleBindRequest(as, string(password), []ldap.Control{ldap.NewControlBeheraPasswordPolicy()})
 	result, err := c.ldap.SimpleBind(request)
 	if result == nil {
 		result = &ldap.SimpleBindResult{}
 	}
-	if err := judgeBind(entry.DN, result.Controls, err); err != nil {
+	if err := judgeBind(as, result.Controls, err); err != nil {
 		return err
 	}
+	trace(ctx, stepBind, "the directory takes the password of %s", as)
+	return nil
+}
 
+// confirm makes sure that the directory means the entry when it has said yes to a bind as that name.
+func (c *directoryConn) confirm(ctx context.Context, as string, entry *ldap.Entry) error {
 	if err := c.step(opExtendedResponse); err != nil {
-		return err
+		return inStep(stepWhoAmI, err)
 	}
 	who, err := c.ldap.WhoAmI(nil)
 	switch {
 	case ldap.IsErrorAnyOf(err, notOffered...):
-		return nil
+		// The bind was as a DN then, and has to be this entry's: what another name means, only the directory knows.
+		bound, err := NormalDN(as)
+		if own, _ := NormalDN(entry.DN); err == nil && own == bound {
+			trace(ctx, stepWhoAmI, "not offered here")
+			return nil
+		}
+		return &oddAnswer{inStep(stepWhoAmI, fmt.Errorf("the directory does not say whom it takes %q for, and the entry is %q", as, entry.DN))}
 	case err != nil:
-		return fmt.Errorf("ask who was bound: %w", answered(err))
+		return inStep(stepWhoAmI, answered(err))
 	case !isEntry(who.AuthzID, entry):
 		// A yes that was not about this entry, as some directories give for what they take for anonymous.
-		return &Denied{Reason: fmt.Sprintf("bound as %q, the directory says it is %q", entry.DN, clip(who.AuthzID)), Public: PublicRefusal}
+		return &Denied{Reason: fmt.Sprintf("bound as %q for %q, the directory says it is %q", as, entry.DN, clip(who.AuthzID)), Public: PublicRefusal, Err: errOtherEntry}
 	}
+	trace(ctx, stepWhoAmI, "%s", clip(who.AuthzID))
 	return nil
 }
+
+var (
+	// errWrongPassword is inside the *Denied of a bind that was refused, and for no other reason than that.
+	errWrongPassword = errors.New("wrong password")
+	// errOtherEntry is inside the *Denied of a bind that meant somebody else.
+	errOtherEntry = errors.New("bound as another")
+	// errState is inside the *Denied of a bind that was refused for the state that the account is in.
+	errState = errors.New("the account may not log in")
+)
 
 // notOffered is how directories without WhoAmI answer it, or those that do not let everyone ask.
 var notOffered = []uint16{
@@ -58,7 +95,11 @@ var refused = []uint16{
 func judgeBind(dn string, controls []ldap.Control, err error) error {
 	policy := policyReason(controls)
 	deny := func(reason string) error {
-		return &Denied{Reason: fmt.Sprintf("%s: %q", reason, dn), Public: PublicRefusal}
+		cause := errState
+		if reason == reasonWrongPassword {
+			cause = errWrongPassword
+		}
+		return &Denied{Reason: fmt.Sprintf("%s: %q", reason, dn), Public: PublicRefusal, Err: cause}
 	}
 	var answer *ldap.Error
 	switch {
@@ -67,7 +108,7 @@ func judgeBind(dn string, controls []ldap.Control, err error) error {
 	case err == nil:
 		return deny(policy)
 	case !errors.As(err, &answer) || !slices.Contains(refused, answer.ResultCode):
-		return fmt.Errorf("bind as the user: %w", answered(err))
+		return inStep(stepBind, answered(err))
 	case policy != "":
 		return deny(policy)
 	case answer.ResultCode != ldap.LDAPResultInvalidCredentials:
@@ -106,7 +147,7 @@ var activeDirectoryCode = regexp.MustCompile(`\bdata ([0-9a-fA-F]{3,8})\b`)
 func activeDirectoryReason(message string) string {
 	m := activeDirectoryCode.FindStringSubmatch(message)
 	if m == nil {
-		return "wrong password"
+		return reasonWrongPassword
 	}
 	switch m[1] {
 	case "525":
@@ -126,8 +167,10 @@ func activeDirectoryReason(message string) string {
 	case "775":
 		return "account locked"
 	}
-	return "wrong password"
+	return reasonWrongPassword
 }
+
+const reasonWrongPassword = "wrong password"
 
 // clip bounds what a directory says before it goes into a log line.
 func clip(s string) string {

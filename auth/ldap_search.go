@@ -1,17 +1,24 @@
 package auth
 
 import (
-	"fmt"
-	"slices"
+	"context"
+	"errors"
 	"strings"
 
 	"github.com/go-ldap/ldap/v3"
 )
 
-// What is read of a user's entry: the groups it knows of itself, the names that WhoAmI may answer with, and how it may
-// be disabled.
-var userAttributes = []string{
-	"memberOf", "uid", "sAMAccountName", "userPrincipalName", "userAccountControl", "nsAccountLock", "pwdAccountLockedTime",
+// userAttributes is what is read of a user's entry: the groups it knows of itself and what others know them by, the
+// names that WhoAmI may answer with, how it may be disabled, and what policy wants of it.
+func userAttributes(o *LDAPOptions) []string {
+	list := []string{"memberOf", "primaryGroupID", "objectSid", "uid", "sAMAccountName", "userPrincipalName"}
+	list = append(list, stateAttributes...)
+	for _, a := range []string{o.Addr4, o.Addr6, o.Pool, o.Routes} {
+		if a != "" {
+			list = append(list, a)
+		}
+	}
+	return list
 }
 
 // search never follows an alias or a referral: where those lead, nobody has vouched for (security S054, S056).
@@ -24,72 +31,27 @@ func (c *directoryConn) search(base string, scope, sizeLimit int, filter string,
 }
 
 // findUser returns the one entry that the filter finds. None, or more than one, is a *Denied.
-func (c *directoryConn) findUser(base, filter string) (*ldap.Entry, error) {
-	result, err := c.search(base, ldap.ScopeWholeSubtree, 2, filter, userAttributes...)
+func (c *directoryConn) findUser(ctx context.Context, base, filter string, attributes []string) (*ldap.Entry, error) {
+	trace(ctx, stepSearch, "below %s for %s", base, filter)
+	result, err := c.search(base, ldap.ScopeWholeSubtree, 2, filter, attributes...)
 	switch {
 	case ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded), err == nil && len(result.Entries) > 1:
-		return nil, &Denied{Reason: "more than one directory entry has this name", Public: PublicRefusal}
+		return nil, &Denied{Reason: "more than one directory entry has this name", Public: PublicRefusal, Err: errAmbiguous}
 	case err != nil:
-		return nil, fmt.Errorf("search for the user: %w", answered(err))
+		return nil, inStep(stepSearch, answered(err))
 	case len(result.Entries) == 0:
 		return nil, &Denied{Reason: "not in the directory", Public: PublicRefusal, Err: ErrUnknownUser}
 	}
 	entry := result.Entries[0]
 	if _, err := parseDN(entry.DN); err != nil {
-		return nil, &oddAnswer{fmt.Errorf("search for the user: %w", err)}
+		return nil, &oddAnswer{inStep(stepSearch, err)}
 	}
+	trace(ctx, stepEntry, "%s", entry.DN)
 	return entry, nil
 }
 
-// groupsOf returns the groups that the entry is known to be in: all that its memberOf names, and those required ones
-// that list it. It is a *Denied when groups are required and the entry is in none of them.
-func (c *directoryConn) groupsOf(entry *ldap.Entry, required []group) ([]string, error) {
-	groups := entry.GetEqualFoldAttributeValues("memberOf")
-	if len(groups) > maxGroups {
-		return nil, &oddAnswer{fmt.Errorf("user is in %d groups, at most %d are read", len(groups), maxGroups)}
-	}
-	groups = normalGroups(groups)
-	if len(required) == 0 {
-		return groups, nil
-	}
-	in := slices.ContainsFunc(required, func(g group) bool { return slices.Contains(groups, normalDN(g.dn)) })
-	for _, g := range required {
-		if in {
-			break
-		}
-		var err error
-		if in, err = c.listed(entry, g); err != nil {
-			return nil, err
-		}
-		if in {
-			groups = normalGroups(append(groups, g.text))
-		}
-	}
-	if !in {
-		return nil, &Denied{Reason: fmt.Sprintf("%q is in no required group", entry.DN), Public: PublicRefusal}
-	}
-	return groups, nil
-}
-
-// listed asks whether the group lists the entry as a member. The directory compares the names, so a group of
-// any size costs one small answer.
-func (c *directoryConn) listed(entry *ldap.Entry, g group) (bool, error) {
-	dn := ldap.EscapeFilter(entry.DN)
-	filter := "(|(member=" + dn + ")(uniqueMember=" + dn + "))"
-	result, err := c.search(g.text, ldap.ScopeBaseObject, 1, filter, "1.1")
-	if ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("search group %q: %w", g.text, answered(err))
-	}
-	for _, found := range result.Entries {
-		if dn, err := parseDN(found.DN); err == nil && dn.EqualFold(g.dn) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
+// errAmbiguous is inside the *Denied for a name that several entries have.
+var errAmbiguous = errors.New("ambiguous name")
 
 // isEntry reports whether an authorization identity (RFC 4513 section 5.2.1.8) is the entry's: "dn:" and its name, or
 // "u:" and a login name of it, with or without a domain.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -18,15 +19,32 @@ const (
 	longestPause  = 5 * time.Second
 )
 
-// A server is a directory server and how it has been lately.
+// A server is a directory server and how it has been lately. While it is well everybody asks it. Once it has failed
+// one login at a time tries whether it is well again, and the others do not wait for that.
 type server struct {
 	*endpoint
-	log zerolog.Logger
+	log  zerolog.Logger
+	kind atomic.Int32 // kindUnknown until it was asked
 
 	mu       sync.Mutex
 	failures int // since the last answer
 	failed   time.Time
 	cause    error
+	trying   bool // a login is finding out
+}
+
+// enter lets a login ask the server, or says why it may not. Whoever entered calls worked, broke or passed.
+func (s *server) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failures == 0 {
+		return nil
+	}
+	if s.trying {
+		return fmt.Errorf("%s failed a moment ago, and is being tried: %w", s.url, s.cause)
+	}
+	s.trying = true
+	return nil
 }
 
 // worked notes that the server has answered.
@@ -36,7 +54,14 @@ func (s *server) worked() {
 	if s.failures > 0 {
 		s.log.Info().Int("failures", s.failures).Msg("directory server answers again")
 	}
-	s.failures, s.cause = 0, nil
+	s.failures, s.cause, s.trying = 0, nil, false
+}
+
+// passed notes that it has not been found out how the server is.
+func (s *server) passed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trying = false
 }
 
 // broke notes that the server could not be asked by a login that began then. Only the first time is worth a warning,
@@ -44,6 +69,7 @@ func (s *server) worked() {
 func (s *server) broke(err error, began time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.trying = false
 	if s.failures > 0 && began.Before(s.failed) {
 		return
 	}

@@ -36,6 +36,8 @@ func startSlapd(t *testing.T, o slapdtest.Options) *slapdtest.Server {
 	return slapdtest.Run(t, o)
 }
 
+var nopLog = zerolog.Nop()
+
 func newLDAP(t *testing.T, o auth.LDAPOptions) *auth.LDAP {
 	t.Helper()
 	l, err := auth.NewLDAP(o, zerolog.New(zerolog.NewTestWriter(t)))

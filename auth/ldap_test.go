@@ -9,6 +9,7 @@ import (
 
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -224,14 +225,11 @@ func TestGroupFilterEscapesDN(t *testing.T) {
 	o.RequireGroups = []string{"cn=vpn,dc=example,dc=net"}
 	_, err := login(newLDAP(t, o), "smith", "secret")
 	wantDenied(t, err, "in no required group", auth.PublicRefusal)
-	searches := s.requests(ldap.ApplicationSearchRequest)
-	if len(searches) != 2 {
-		t.Fatalf("%d searches", len(searches))
+	searches := slices.DeleteFunc(s.requests(ldap.ApplicationSearchRequest), func(r stubRequest) bool { return r.dn != o.RequireGroups[0] })
+	if len(searches) != 1 {
+		t.Fatalf("%d searches for the group", len(searches))
 	}
-	if searches[1].dn != o.RequireGroups[0] {
-		t.Errorf("searched %q", searches[1].dn)
-	}
-	or := searches[1].filter
+	or := searches[0].filter
 	if or.Tag != ldap.FilterOr || len(or.Children) != 2 {
 		t.Fatalf("filter has tag %d and %d children", or.Tag, len(or.Children))
 	}
@@ -439,10 +437,10 @@ func TestStartTLSNeverFallsBack(t *testing.T) {
 		{"closed", "StartTLS", func(*stub) func(net.Conn, ber.Tag, int64) bool {
 			return func(c net.Conn, _ ber.Tag, _ int64) bool { c.Close(); return true }
 		}},
-		{"injected bind answer", "TLS with", func(s *stub) func(net.Conn, ber.Tag, int64) bool {
+		{"injected bind answer", "TLS: with", func(s *stub) func(net.Conn, ber.Tag, int64) bool {
 			return upgrade(s, config, encode(2, bindResult(0, "")))
 		}},
-		{"injected byte", "TLS with", func(s *stub) func(net.Conn, ber.Tag, int64) bool { return upgrade(s, config, []byte{0}) }},
+		{"injected byte", "TLS: with", func(s *stub) func(net.Conn, ber.Tag, int64) bool { return upgrade(s, config, []byte{0}) }},
 		{"half an answer", "StartTLS", func(*stub) func(net.Conn, ber.Tag, int64) bool {
 			return answer(encode(1, envelope(result(ldap.ApplicationExtendedResponse, 0, "")))[:9])
 		}},
@@ -629,10 +627,10 @@ func TestOddEntryHarmsNobodyElse(t *testing.T) {
 	l := newLDAP(t, stubOptions(s))
 	for range 3 {
 		_, err := login(l, "alice", "secret")
-		wantBroken(t, err, "1001 groups")
+		wantBroken(t, err, "more than 1000 groups")
 	}
-	if n := s.connections(); n != 3 {
-		t.Errorf("%d connections for 3 logins", n)
+	if n := len(s.requests(ldap.ApplicationSearchRequest)); n != 3 {
+		t.Errorf("%d searches for 3 logins", n)
 	}
 }
 

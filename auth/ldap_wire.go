@@ -11,7 +11,7 @@ import (
 // Bounds of what a directory may send (security S057). Nothing that it sends reaches the LDAP library before it has
 // been found to be within them.
 const (
-	maxResult  = 1 << 20  // bytes on one connection
+	maxResult  = 1 << 20  // bytes in answer to one request
 	maxValue   = 64 << 10 // bytes in one value
 	maxNesting = 32
 	maxGroups  = 1000 // of one user
@@ -31,10 +31,9 @@ const (
 type answerConn struct {
 	net.Conn
 	expected atomic.Uint32 // set of operations, a bit each
+	spent    atomic.Int64  // bytes read since the request
 
-	// Of the reading goroutine.
-	ready []byte // what is left of the message being handed on
-	spent int    // bytes read so far
+	ready []byte // the reading goroutine's: what is left of the message being handed on
 }
 
 // expect sets which operations may answer from now on.
@@ -44,15 +43,16 @@ func (c *answerConn) expect(ops ...uint) {
 		set |= 1 << op
 	}
 	c.expected.Store(set)
+	c.spent.Store(0)
 }
 
 func (c *answerConn) Read(p []byte) (int, error) {
 	if len(c.ready) == 0 {
-		msg, err := readMessage(c.Conn, maxResult-c.spent)
+		msg, err := readMessage(c.Conn, maxResult-int(c.spent.Load()))
 		if err != nil {
 			return 0, err
 		}
-		c.spent += len(msg)
+		c.spent.Add(int64(len(msg)))
 		op, err := checkMessage(msg)
 		if err != nil {
 			return 0, err

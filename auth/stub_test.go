@@ -26,6 +26,7 @@ type stub struct {
 
 	tls       *tls.Config                                 // nil: clear text
 	entries   []stubEntry                                 // found by every search below the base
+	tree      []stubEntry                                 // or, if not nil: what searches are really made in; guarded by mu
 	bind      func(dn, password string) *ber.Packet       // nil result: success
 	whoami    func(boundAs string) *ber.Packet            // result as by extended(); nil function: "dn:" + boundAs
 	intercept func(c net.Conn, op ber.Tag, id int64) bool // true: it has dealt with the request, or broken it off
@@ -159,6 +160,16 @@ func (s *stub) serve(c net.Conn, n int) {
 			}
 			send(c, id, answer)
 		case ldap.ApplicationSearchRequest:
+			if s.tree != nil {
+				s.mu.Lock()
+				found, code := s.find(op)
+				s.mu.Unlock()
+				for _, e := range found {
+					send(c, id, envelope(e.packet()))
+				}
+				send(c, id, envelope(result(ldap.ApplicationSearchResultDone, code, "")))
+				continue
+			}
 			if r.dn == "ou=people,dc=example,dc=net" {
 				for _, e := range s.entries {
 					send(c, id, envelope(e.packet()))

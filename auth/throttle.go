@@ -40,7 +40,8 @@ type Throttle struct {
 	pairs   *tallies[userAt]
 	users   *tallies[string] // what the directory has seen
 	homes   *tallies[userAt] // where users have logged in
-	free    chan struct{}    // closed, and made anew, when a login ends
+	wrong   *wrongPasswords
+	free    chan struct{} // closed, and made anew, when a login ends
 }
 
 // userAt is a user at a source.
@@ -77,6 +78,7 @@ func NewThrottle(o ThrottleOptions, log zerolog.Logger) *Throttle {
 		pairs:   newTallies[userAt](maxTallies),
 		users:   newTallies[string](maxTallies),
 		homes:   newTallies[userAt](maxTallies),
+		wrong:   newWrongPasswords(maxTallies / 16),
 		free:    make(chan struct{}),
 	}
 }
@@ -146,7 +148,8 @@ func (l limit) Authenticate(ctx context.Context, r *Request) (*Identity, error) 
 }
 
 // Spare passes only so many wrong passwords of one user on to next, fewer than lock an account there. Some of them
-// are kept for sources where the user has logged in before, so that a guesser elsewhere cannot keep the owner out.
+// are kept for sources where the user has logged in before, so that a guesser elsewhere cannot keep the owner out. What
+// was wrong a moment ago is not passed on again: a client that repeats a saved password uses nothing up.
 func (t *Throttle) Spare(next Authenticator) Authenticator { return spare{t, next} }
 
 type spare struct {
@@ -160,6 +163,9 @@ func (s spare) Authenticate(ctx context.Context, r *Request) (*Identity, error) 
 		return nil, err
 	}
 	t, at := s.t, userAt{name, sourceOf(r.Source)}
+	if t.wrong.holds(name, r.Password, time.Now()) {
+		return nil, &Denied{Reason: "the same wrong password as a moment ago", Public: PublicRefusal, Err: errSpared}
+	}
 	err = t.enter(ctx, func(now moment) verdict {
 		user, most := t.users.take(name), t.o.BadBinds
 		defer t.users.settle(name)
@@ -191,7 +197,14 @@ func (s spare) Authenticate(ctx context.Context, r *Request) (*Identity, error) 
 		}
 	}()
 	id, err := s.next.Authenticate(ctx, r)
-	failed = isGuess(err) && !errors.Is(err, ErrUnknownUser) // nobody's password was tried for an unknown user
+	// Nobody's password was tried for an unknown user, or for one who is not to come in whatever it is.
+	failed = isGuess(err) && !errors.Is(err, ErrUnknownUser) && !errors.Is(err, errNotTried)
+	switch {
+	case errors.Is(err, errWrongPassword):
+		t.wrong.add(name, r.Password, time.Now())
+	case err == nil:
+		t.wrong.forget(name)
+	}
 	return id, err
 }
 

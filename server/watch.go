@@ -85,7 +85,6 @@ func (s *Server) look(ctx context.Context) {
 	changes, err := w.Changes(ctx, connected)
 	if err != nil {
 		s.alarmOnce("directory", fmt.Errorf("those who are connected cannot be checked, and stay connected: %w", err))
-		return
 	}
 	losing := 0
 	for _, change := range changes {
