@@ -65,6 +65,9 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 		return c.withToken(live, &tlsctl.Grant{PeerID: uint32(known.peer)}), nil
 	}
 	settings, err := c.settings(live, name)
+	if err == nil {
+		settings, err = withAttributes(live.cfg, settings, who)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -78,6 +78,7 @@ type client struct {
 
 	mu     sync.Mutex
 	grant  *granted // guarded by mu: what Admit decided; nil before
+	proof  proof    // guarded by mu
 	keys   keyTimes // guarded by mu
 	why    error    // guarded by mu: what Leaving was told
 	cipher string   // guarded by mu

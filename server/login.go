@@ -16,6 +16,8 @@ import (
 type Login struct {
 	Auth   auth.Authenticator // nil when clients need no login
 	Tokens *auth.Tokens       // what clients log in with afterwards; nil: there are none
+	// Watcher is asked about those who are connected, as often as the configuration says; nil: nobody is.
+	Watcher auth.Watcher
 }
 
 // loginTimeout bounds what the login's back ends may take (S058). The time that a user needs to answer a question is
@@ -43,6 +45,7 @@ func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, v *hook
 		sum := sha256.Sum256(h.Chain[0].RawSubjectPublicKeyInfo)
 		r.CertKey = sum[:]
 	}
+	shown := c.shown(r)
 	until := c.opened.Add(live.cfg.HandWindow) // when it is to be in
 	if !h.First {
 		until = time.Now().Add(live.cfg.HandWindow)
@@ -57,8 +60,14 @@ func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, v *hook
 		challenge := (*auth.Challenge)(nil)
 		switch {
 		case err == nil:
+			if r.State == "" {
+				c.proved(shown)
+			}
 			return id, nil
 		case !errors.As(err, &challenge):
+			if who := c.stands(h, shown, err); who != nil {
+				return who, nil
+			}
 			return nil, refusal(h.Username, err)
 		}
 		clear(r.Password) // it has been judged, and an answer may take minutes (S047)

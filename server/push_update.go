@@ -37,7 +37,11 @@ func (c *client) repush(l *live) (told, later bool) {
 	defer c.srv.repushing.Unlock()
 	g := c.decided()
 	set := g.set
-	if file, err := c.settings(l, g.name); err != nil {
+	file, err := c.settings(l, g.name)
+	if err == nil {
+		file, err = withAttributes(l.cfg, file, g.who)
+	}
+	if err != nil {
 		c.log.Warn().Err(err).Msg("client file cannot be used: its pushes stay as they are")
 	} else if !reflect.DeepEqual(file, g.file) {
 		if g.set == g.file {

@@ -162,7 +162,7 @@ func (s *Server) adopt(l *live) {
 	s.ctl.Store(&tlsctl.Config{
 		TLS: l.creds.tls, Certs: l.creds.rules, Wrap: l.creds.wrap, Ciphers: cfg.DataCiphers, CipherFallback: cfg.CipherFallback,
 		Digest: cfg.Auth, Epoch: true, CompressMigrate: true,
-		TunMTU: cfg.MTU, MaxPacket: max(cfg.MaxPacket-48, 0), WantLogin: l.login.Auth != nil && !cfg.LoginOptional,
+		TunMTU: cfg.MTU, MaxPacket: max(cfg.MaxPacket-48, 0), WantLogin: l.login.Auth != nil && !cfg.LoginOptional && !cfg.LoginByCert,
 		Timing: tlsctl.Timing{HandWindow: cfg.HandWindow, TLSTimeout: cfg.TLSTimeout, Renegotiate: renegotiate, Transition: cfg.TranWindow},
 		Log:    s.log,
 	})

@@ -22,17 +22,8 @@ const (
 
 // watched is what tells of users while they are connected.
 type watched struct {
-	mu      sync.Mutex
-	watcher auth.Watcher // guarded by mu; nil: nobody
-	paused  *live        // guarded by mu: the configuration under which too many were affected at once; nil mostly
-}
-
-// Watch names what is asked, as often as the configuration says, about the users who are connected; nil: nothing. Any
-// goroutine, also while the server runs.
-func (s *Server) Watch(w auth.Watcher) {
-	s.watched.mu.Lock()
-	defer s.watched.mu.Unlock()
-	s.watched.watcher = w
+	mu     sync.Mutex
+	paused *live // guarded by mu: the configuration under which too many were affected at once; nil mostly
 }
 
 // watch looks at those who are connected until ctx is done.
@@ -57,9 +48,7 @@ func (s *Server) watch(ctx context.Context) {
 
 // look asks the watcher once, and does what follows. That nobody can be asked ends no session (S062).
 func (s *Server) look(ctx context.Context) {
-	s.watched.mu.Lock()
-	w := s.watched.watcher
-	s.watched.mu.Unlock()
+	w := s.live.Load().login.Watcher
 	if w == nil {
 		return
 	}

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"postern/auth"
+	"postern/tlsctl/ctltest"
 )
 
 // A roll is a watcher, and an authenticator with the same idea of who is in which group. Who has no entry may not come.
@@ -18,7 +21,6 @@ type roll struct {
 	mu     sync.Mutex
 	groups map[string][]string
 	err    error
-	asked  int
 }
 
 func (r *roll) set(name string, groups ...string) {
@@ -44,7 +46,9 @@ func (r *roll) Authenticate(ctx context.Context, req *auth.Request) (*auth.Ident
 func (r *roll) Changes(_ context.Context, connected []*auth.Identity) (changes []auth.Change, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.asked++
+	if r.err != nil {
+		return nil, r.err
+	}
 	for _, id := range connected {
 		groups, in := r.groups[id.Name]
 		switch {
@@ -54,7 +58,7 @@ func (r *roll) Changes(_ context.Context, connected []*auth.Identity) (changes [
 			changes = append(changes, auth.Change{Name: id.Name, Now: &auth.Identity{Name: id.Name, Groups: slices.Clone(groups)}})
 		}
 	}
-	return changes, r.err
+	return changes, nil
 }
 
 // watching is a world whose directory is asked once a minute about these users, all in one group.
@@ -63,9 +67,8 @@ func (w *world) watching(names ...string) *roll {
 	for _, name := range names {
 		r.set(name, "cn=vpn,dc=x")
 	}
-	w.cfg.LDAPRefresh, w.login = time.Minute, r
+	w.cfg.LDAPRefresh, w.login, w.watcher = time.Minute, r, r
 	w.start()
-	w.srv.Watch(r)
 	return r
 }
 
@@ -166,7 +169,7 @@ func TestNoMassKick(t *testing.T) {
 				}
 				want := names[5:]
 				if reload {
-					if _, err := w.srv.Reload(w.cfg, Login{Auth: r}); err != nil {
+					if _, err := w.srv.Reload(w.cfg, Login{Auth: r, Watcher: r}); err != nil {
 						t.Fatal(err)
 					}
 				} else {
@@ -180,4 +183,89 @@ func TestNoMassKick(t *testing.T) {
 			})
 		})
 	}
+}
+
+// S062: a client that shows at a renegotiation what was right before stays in while nobody can judge it; another
+// password, and a no, do not.
+func TestOutageAtRenegotiation(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		password string
+		err      error
+		in       bool
+	}{
+		{"the same password", "secret", errors.New("directory is away"), true},
+		{"another password", "other", errors.New("directory is away"), false},
+		{"the same, and it is wrong now", "secret", &auth.Denied{Reason: "wrong password", Public: auth.PublicRefusal}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				var away error
+				w.login = loginFunc(func(ctx context.Context, r *auth.Request) (*auth.Identity, error) {
+					if away != nil {
+						return nil, away
+					}
+					return passwords(ctx, r)
+				})
+				w.start()
+				password := "secret"
+				alice := w.peer("alice", homeAddr, withLogin("alice", ""), func(to *ctltest.Config) {
+					to.Credentials = func() (string, string) { return "alice", password }
+				}).connect()
+				away, password = c.err, c.password
+				synctest.Wait()
+				err := alice.ctl.Renegotiate(w.ctx)
+				if c.in {
+					must(t, err)
+					time.Sleep(50 * time.Millisecond)
+					ids := alice.ctl.KeyIDs()
+					alice.sendKey = ids[len(ids)-1]
+					alice.mustReach()
+					if w.log.count("cannot be judged at present") != 1 {
+						t.Errorf("nothing about it in the log:\n%s", w.log)
+					}
+					return
+				}
+				time.Sleep(time.Minute)
+				if got := w.clients(); len(got) != 0 {
+					t.Errorf("connected: %v, after %v", got, err)
+				}
+			})
+		})
+	}
+}
+
+// L15: a user's own address and routes come from the directory; one outside the network is a refusal.
+func TestAddressOfDirectory(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.login = loginFunc(func(ctx context.Context, r *auth.Request) (*auth.Identity, error) {
+			id, err := passwords(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			switch id.Name {
+			case "alice":
+				id.Addr4, id.Addr6 = netip.MustParseAddr("10.8.0.77"), netip.MustParseAddr("fd00:8::77")
+				id.Routes = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd01::/32")}
+			case "bob":
+				id.Addr4 = netip.MustParseAddr("192.0.2.200")
+			}
+			return id, nil
+		})
+		w.start()
+		alice := w.peer("alice", homeAddr, withLogin("alice", "secret")).connect()
+		alice.mustReach()
+		if s := w.find("alice"); s.Addr4.String() != "10.8.0.77" || s.Addr6.String() != "fd00:8::77" {
+			t.Errorf("alice has %v and %v", s.Addr4, s.Addr6)
+		}
+		push := fmt.Sprint(alice.ctl.Options())
+		for _, want := range []string{"route 10.1.0.0 255.255.0.0", "route-ipv6 fd01::/32", "ifconfig 10.8.0.77 255.255.255.0"} {
+			if !strings.Contains(push, want) {
+				t.Errorf("pushed %s, want %q in it", push, want)
+			}
+		}
+		if text, _ := w.peer("bob", otherAddr, withLogin("bob", "secret")).refusal(); !strings.HasPrefix(text, "AUTH_FAILED,"+auth.PublicRefusal) {
+			t.Errorf("bob: %q", text)
+		}
+	})
 }

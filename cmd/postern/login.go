@@ -22,8 +22,8 @@ type logins struct {
 	used     auth.UsedFile     // of spent codes; nil: none
 }
 
-func newLogins(log zerolog.Logger) *logins {
-	return &logins{log: log, throttle: auth.NewThrottle(auth.ThrottleOptions{}, log), secret: auth.NewTokenSecret()}
+func newLogins(cfg *config.Config, log zerolog.Logger) *logins {
+	return &logins{log: log, throttle: auth.NewThrottle(auth.ThrottleOptions{BadBinds: cfg.LDAPMaxFailures}, log), secret: auth.NewTokenSecret()}
 }
 
 // openUsed opens the file of spent codes, while there are rights to.
@@ -43,12 +43,17 @@ func (k *logins) openUsed(cfg *config.Config) (*os.File, error) {
 // somebody else than the directory and the user file belongs into backEnds.
 func (k *logins) login(cfg *config.Config) (server.Login, error) {
 	var l server.Login
-	if !cfg.WantLogin() {
+	if !cfg.WantLogin() && !cfg.LoginByCert {
 		return l, nil
 	}
 	b, err := k.backEnds(cfg)
 	if err != nil {
 		return l, err
+	}
+	l.Watcher = b.watcher
+	if cfg.LoginByCert {
+		l.Auth = b.alone
+		return l, nil
 	}
 	matching := func(a auth.Authenticator) auth.Authenticator { return a }
 	if cfg.LoginMustMatchCert && cfg.VerifyClientCert != config.CertNone {
@@ -82,17 +87,18 @@ type backEnds struct {
 	login   auth.Authenticator
 	voucher auth.Voucher             // of the same users
 	epoch   func(name string) string // of those this machine knows; nil: of none
+	alone   auth.Authenticator       // of those who come with a certificate alone; nil: nobody does
+	watcher auth.Watcher             // of those who are connected; nil: nobody looks
 }
 
 func (k *logins) backEnds(cfg *config.Config) (b backEnds, err error) {
-	if l := cfg.LDAP; l != nil {
-		dir, err := auth.NewLDAP(auth.LDAPOptions{URLs: l.URLs, StartTLS: l.StartTLS, CA: l.CA.Bytes, BindDN: l.BindDN,
-			BindPassword: l.BindPassword, UserBase: l.UserBase, UserFilter: l.UserFilter, RequireGroups: l.RequireGroups,
-			Timeout: l.Timeout, AllowCleartext: l.AllowCleartext}, k.log)
+	if cfg.LDAP != nil {
+		dir, err := directories(cfg, k.log)
 		if err != nil {
 			return b, fmt.Errorf("%s: ldap: %w", cfg.Path, err)
 		}
 		b.login, b.voucher = k.throttle.Spare(dir), dir // before an account is locked there
+		b.alone, b.watcher = auth.CertificateAlone(dir), auth.DirectoryOnly(dir)
 	}
 	if cfg.Users != "" {
 		file, err := auth.NewFile(cfg.Users, k.log)
@@ -156,4 +162,17 @@ func joined(a, b func(name string) string) func(name string) string {
 		return b
 	}
 	return func(name string) string { return a(name) + "\x00" + b(name) }
+}
+
+// directories are those of the configuration.
+func directories(cfg *config.Config, log zerolog.Logger) (*auth.Realms, error) {
+	var list []auth.LDAPOptions
+	for _, l := range cfg.Directories() {
+		list = append(list, auth.LDAPOptions{Realm: l.Realm, URLs: l.URLs, Domain: l.Domain, StartTLS: l.StartTLS,
+			CA: l.CA.Bytes, Cert: l.Cert.Bytes, Key: l.Key.Bytes, BindDN: l.BindDN, BindPassword: l.BindPassword, BindAs: l.BindAs,
+			UserBase: l.UserBase, UserFilter: l.UserFilter, RequireGroups: l.RequireGroups, GroupBase: l.GroupBase, DirectOnly: l.DirectGroups,
+			Addr4: l.Addr4Attr, Addr6: l.Addr6Attr, Pool: l.PoolAttr, Routes: l.RouteAttr,
+			Timeout: l.Timeout, AllowCleartext: l.AllowCleartext})
+	}
+	return auth.NewRealms(list, log)
 }

@@ -45,7 +45,7 @@ func TestLogins(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Until(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))) // files are not of the future
-		k := newLogins(zerolog.Nop())
+		k := newLogins(plain, zerolog.Nop())
 		var l server.Login
 		take := func(cfg *config.Config) {
 			t.Helper()

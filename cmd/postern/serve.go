@@ -109,7 +109,7 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 	if desk.wait(ctx) != nil {
 		return nil // ended before it was released
 	}
-	who := newLogins(log)
+	who := newLogins(cfg, log)
 	s, err := setUp(ctx, cfg, desk, who, log)
 	if err != nil {
 		desk.fail(err)

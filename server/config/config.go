@@ -124,9 +124,12 @@ type Config struct {
 
 	Scripts Scripts
 
-	LDAP *LDAP
+	LDAP   *LDAP
+	Realms []*LDAP // further directories
 	// LDAPRefresh is how often the directory is asked about those who are connected; 0: never.
-	LDAPRefresh time.Duration
+	LDAPRefresh     time.Duration
+	LDAPMaxFailures int  // of one user that a directory may see; 0: the default
+	LoginByCert     bool // the directory judges the certificate's name, without a password
 
 	Users string // auth-users-file
 	// LoginMustMatchCert: login = certificate CN. Default yes.
@@ -162,7 +165,7 @@ type Frequency struct {
 
 // WantLogin reports whether clients must send a user name and password.
 func (c *Config) WantLogin() bool {
-	return c.LDAP != nil || c.Users != "" || c.Scripts.Commands["auth-user-pass-verify"] != nil
+	return c.LDAP != nil && !c.LoginByCert || c.Users != "" || c.Scripts.Commands["auth-user-pass-verify"] != nil
 }
 
 // PortShare is the service that shares TCP ports with the server. Host "": none.
@@ -174,6 +177,14 @@ type PortShare struct {
 
 // Target is the service's address.
 func (p PortShare) Target() string { return net.JoinHostPort(p.Host, strconv.Itoa(p.Port)) }
+
+// Directories is every directory that is asked, the first one first.
+func (c *Config) Directories() []*LDAP {
+	if c.LDAP == nil {
+		return nil
+	}
+	return append([]*LDAP{c.LDAP}, c.Realms...)
+}
 
 // Listen is one address to listen on.
 type Listen struct {
@@ -240,14 +251,24 @@ const (
 
 // LDAP is the directory login.
 type LDAP struct {
+	Realm          string // of logins NAME@Realm; "" all others
 	URLs           []string
+	Domain         string // whose SRV records name servers
 	StartTLS       bool
 	CA             Material
+	Cert, Key      Material // our own
 	BindDN         string
 	BindPassword   string `json:"-"` // from ldap-bind-password-file
+	BindAs         string // %u is the login; "" the entry that was found
 	UserBase       string
 	UserFilter     string // %u is the login, escaped
 	RequireGroups  []string
+	GroupBase      string
+	DirectGroups   bool // ldap-nested-groups no
+	Addr4Attr      string
+	Addr6Attr      string
+	PoolAttr       string
+	RouteAttr      string
 	Timeout        time.Duration // per step
 	AllowCleartext bool
 }

@@ -49,6 +49,7 @@ var sections = []section{
 	{"Daemon, log, privileges", daemonRows},
 	{"Management interface", managementRows},
 	{"Commands that are no directives", commandRows},
+	{"Directory", ldapRows},
 	{"Postern's own directives", posternRows},
 }
 

@@ -38,11 +38,10 @@ type draft struct {
 	compat                [3]int // version of compat-mode; zero without
 	mssfixGiven           bool
 	maxPacketGiven        bool
-	cleartextLDAP         bool
 	caPath                string
 	keyPassword           []byte     // askpass; nil without
 	fullTunnel            *directive // the push of redirect-gateway
-	ldap                  LDAP
+	directories           []*directory
 }
 
 // enter makes the report's entry of l.

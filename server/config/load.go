@@ -41,7 +41,6 @@ func load(files filesystem, dir, path string, src []byte, extra [][]string) (*Co
 		port:         1194,
 		proto:        "udp",
 		keyDirection: -1,
-		ldap:         LDAP{UserFilter: "(uid=%u)", Timeout: 5 * time.Second},
 	}
 	d.cfg.Path, d.cfg.Dir = path, dir
 	r := &reader{include: d.include, chdir: d.chdir}
@@ -76,8 +75,8 @@ func defaults() *Config {
 		HandWindow: time.Minute, TranWindow: time.Hour, TLSTimeout: 2 * time.Second, Renegotiate: time.Hour,
 		ReplayWindow: 2048, MaxPacket: 1250,
 		StatusEvery: time.Minute, StatusVersion: 1, Verb: 1,
-		LoginMustMatchCert: true,
-		Scripts:            Scripts{Security: 1},
+		LoginMustMatchCert: true, LDAPRefresh: time.Minute,
+		Scripts: Scripts{Security: 1},
 	}
 }
 

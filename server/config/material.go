@@ -48,12 +48,7 @@ func (d *draft) readMaterial() {
 			d.readInto(l, &c.CRL, checkCRL)
 		}
 	}
-	if l := d.material["ldap-tls-ca"]; l != nil && c.LDAP != nil {
-		d.readInto(l, &c.LDAP.CA, checkCertificates)
-	}
-	if l := d.material["ldap-bind-password-file"]; l != nil && c.LDAP != nil {
-		d.readPassword(l)
-	}
+	d.readDirectories()
 	d.findSecret("auth-users-file", &c.Users, "postern user add")
 	d.findSecret("auth-totp-file", &c.TOTPFile, "postern user totp")
 }
@@ -97,7 +92,7 @@ func (d *draft) readInto(l *directive, into *Material, check func(*draft, *direc
 		if l.name == "auth-gen-token-secret" && !d.checkSecret(l, path, info) { // whoever has it is anybody (S048)
 			return
 		}
-		private := l.name == "key" || strings.HasPrefix(l.name, "tls-")
+		private := l.name == "key" || l.name == "ldap-tls-key" || strings.HasPrefix(l.name, "tls-")
 		if private && info.Mode()&0o077 != 0 {
 			d.notice(l, "%s is group or others accessible: chmod 600 %s", path, path)
 		}
@@ -128,25 +123,24 @@ func (d *draft) checkSecret(l *directive, path string, info fs.FileInfo) bool {
 }
 
 // readPassword reads the password of the account that searches the directory. Messages tell only the file's name.
-func (d *draft) readPassword(l *directive) {
+func (d *draft) readPassword(l *directive) (password string) {
 	path := d.locate(l, l.args[0])
 	b, info, err := d.files.ReadFile(path, 4096, true)
 	if err != nil {
 		d.refuse(l, "%s cannot be read: %s", path, reason(err))
-		return
+		return ""
 	}
 	if !d.checkSecret(l, path, info) {
-		return
+		return ""
 	}
-	password := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+	password = strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
 	switch {
 	case password == "":
 		d.refuse(l, "%s is empty: write the password into it, or remove ldap-bind-dn for an anonymous search", path)
 	case strings.ContainsAny(password, "\r\n\x00"):
 		d.refuse(l, "%s has more than one line: only the password belongs into it", path)
-	default:
-		d.cfg.LDAP.BindPassword = password
 	}
+	return password
 }
 
 // holds checks that a file holds a PEM-like block of this type; remedy makes one.

@@ -1,26 +1,11 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"net/url"
-	"slices"
-	"strings"
-	"time"
 )
 
 var posternRows = []row{
-	use("ldap-url", "URL", "A directory that decides about logins, ldap://HOST[:PORT] or ldaps://HOST[:PORT]. Several lines are tried in order.", addLDAPURL).each(),
-	use("ldap-starttls", "", "Encrypt ldap:// with StartTLS before anything is sent.", func(d *draft, _ *directive) error { d.ldap.StartTLS = true; return nil }),
-	use("ldap-tls-ca", "FILE", "Certificates of the CA that the directory's certificate must come from; default the system's.", setMaterial).inline(),
-	use("ldap-bind-dn", "DN", "The account that searches for users; without it the search is anonymous.", func(d *draft, l *directive) error { return setDN(&d.ldap.BindDN, l) }),
-	use("ldap-bind-password-file", "FILE", "The file with that account's password. Refused when others can read it.", setMaterial),
-	use("ldap-user-base", "DN", "Where users are searched for, with everything below.", func(d *draft, l *directive) error { return setDN(&d.ldap.UserBase, l) }),
-	use("ldap-user-filter", "FILTER", "How a user is found; `%u` is the login, escaped. Default `(uid=%u)`.", setUserFilter),
-	use("ldap-require-group", "DN", "Let only members of this group in (member, uniqueMember or memberOf). With several lines any of them is enough.", addGroup).each(),
-	use("ldap-timeout", "SECONDS", "How long each step of a login may take; default 5.", setLDAPTimeout),
-	use("ldap-allow-cleartext", "", "Allow ldap:// without StartTLS to another machine. Passwords then cross the network readable.", func(d *draft, _ *directive) error { d.cleartextLDAP = true; return nil }),
 	use("auth-users-file", "FILE", "Local users, made with `postern user add`. With a directory too, it is asked only for names that are in the file. Refused when others can read it.", func(d *draft, l *directive) error {
 		d.cfg.Users = l.args[0] // found in readMaterial
 		return setMaterial(d, l)
@@ -73,130 +58,4 @@ func addBalancers(d *draft, l *directive) error {
 		d.cfg.Balancers = append(d.cfg.Balancers, p)
 	}
 	return nil
-}
-
-func addLDAPURL(d *draft, l *directive) error {
-	u, err := url.Parse(l.args[0])
-	switch {
-	case err != nil:
-		l.entry.Text = "ldap-url ..." // as the parser's error, it may hold a password
-		return errors.New("not a URL: write ldaps://HOST or ldap://HOST")
-	case u.User != nil:
-		l.entry.Text = "ldap-url " + u.Redacted()
-		return errors.New("passwords do not belong into a URL: use ldap-bind-dn and ldap-bind-password-file")
-	case u.Scheme != "ldap" && u.Scheme != "ldaps":
-		return fmt.Errorf("%q is not a way to reach a directory: write ldaps://HOST or ldap://HOST", u.Scheme)
-	case u.Hostname() == "":
-		return errors.New("the host is missing: write ldaps://HOST or ldap://HOST")
-	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
-		return errors.New("only host and port belong into the URL: the base goes into ldap-user-base, the filter into ldap-user-filter")
-	}
-	if p := u.Port(); p != "" {
-		if _, err := number(p, 1, 65535); err != nil {
-			return fmt.Errorf("Bad port number: %w", err)
-		}
-	}
-	clean := u.Scheme + "://" + u.Host
-	if slices.Contains(d.ldap.URLs, clean) {
-		return errors.New("it is listed twice: remove one line")
-	}
-	d.ldap.URLs = append(d.ldap.URLs, clean)
-	return nil
-}
-
-// setDN reads a distinguished name. The directory has the last word about it; what has no = at all is a slip.
-func setDN(field *string, l *directive) error {
-	if !strings.Contains(l.args[0], "=") {
-		return fmt.Errorf("%q is not a distinguished name such as ou=people,dc=example,dc=org", l.args[0])
-	}
-	*field = l.args[0]
-	return nil
-}
-
-func addGroup(d *draft, l *directive) error {
-	var dn string
-	if err := setDN(&dn, l); err != nil {
-		return err
-	}
-	d.ldap.RequireGroups = append(d.ldap.RequireGroups, dn)
-	return nil
-}
-
-func setUserFilter(d *draft, l *directive) error {
-	f := l.args[0]
-	depth := 0
-	for i, c := range f {
-		switch c {
-		case '(':
-			depth++
-		case ')':
-			depth--
-		}
-		if depth < 0 || depth == 0 && i < len(f)-1 {
-			depth = -1
-			break
-		}
-	}
-	switch {
-	case depth != 0 || !strings.HasPrefix(f, "(") || !strings.Contains(f, "="):
-		return fmt.Errorf("%q is not a filter: it needs balanced brackets around it, as (uid=%%u)", f)
-	case !strings.Contains(f, "%u"):
-		return errors.New("the filter finds the same for every login: put %u where the login belongs")
-	}
-	d.ldap.UserFilter = f
-	return nil
-}
-
-func setLDAPTimeout(d *draft, l *directive) error {
-	n, err := number(l.args[0], 1, 60)
-	d.ldap.Timeout = time.Duration(n) * time.Second
-	return err
-}
-
-// ldapExtras are the directives that say how to use a directory, and nothing without ldap-url.
-var ldapExtras = []string{"ldap-starttls", "ldap-tls-ca", "ldap-bind-dn", "ldap-bind-password-file", "ldap-user-base", "ldap-user-filter", "ldap-require-group", "ldap-timeout", "ldap-allow-cleartext"}
-
-// finishLDAP checks the directory's directives against each other.
-func (d *draft) finishLDAP() {
-	if !d.has("ldap-url") {
-		for _, name := range ldapExtras {
-			if d.has(name) {
-				d.refuse(d.last[name], "there is no directory to use it with: add ldap-url")
-			}
-		}
-		return
-	}
-	url := d.last["ldap-url"]
-	if d.ldap.UserBase == "" && !d.has("ldap-user-base") {
-		d.refuse(url, "ldap-user-base is missing: it says where users are searched for")
-	}
-	if d.has("ldap-bind-dn") != d.has("ldap-bind-password-file") {
-		d.refuse(url, "ldap-bind-dn and ldap-bind-password-file belong together: write both, or none for an anonymous search")
-	}
-	for _, u := range d.ldap.URLs {
-		plain := strings.HasPrefix(u, "ldap://")
-		switch {
-		case !plain && d.ldap.StartTLS:
-			d.refuse(d.last["ldap-starttls"], "%s is encrypted already: write ldap:// there, or remove this line", u)
-		case plain && !d.ldap.StartTLS && !d.cleartextLDAP && !loopback(u):
-			d.refuse(url, "%s would carry passwords readable: write ldaps://, or add ldap-starttls; ldap-allow-cleartext allows it as it is", u)
-		}
-	}
-	d.ldap.AllowCleartext = d.cleartextLDAP
-	ldap := d.ldap
-	d.cfg.LDAP = &ldap
-}
-
-// loopback reports whether a URL leads to this machine.
-func loopback(rawURL string) bool {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return false
-	}
-	host := u.Hostname()
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.Unmap().IsLoopback()
 }
