@@ -1,11 +1,13 @@
 package server
 
 import (
+	"context"
 	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"postern/auth"
 	"postern/server/datachan"
 	"postern/server/link"
 )
@@ -271,6 +273,42 @@ func TestPeerIDsRest(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if p := w.peer("carol", thirdAddr).connect(); !seen[p.peerID()] {
 			t.Errorf("peer id %d is a new one, want one that has rested", p.peerID())
+		}
+	})
+}
+
+// A client that changes its address in the middle of a renegotiation, while its login is asked about, keeps both keys and
+// loses nothing: data goes on under the old key from the new place, and the exchange ends there.
+func TestFloatDuringRenegotiation(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		slow := false
+		w.login = loginFunc(func(ctx context.Context, r *auth.Request) (*auth.Identity, error) {
+			if slow {
+				time.Sleep(3 * time.Second)
+			}
+			return &auth.Identity{Name: r.Username}, nil
+		})
+		w.start()
+		alice := w.peer("alice", homeAddr, withLogin("alice", "secret")).connect()
+		time.Sleep(2 * time.Minute)
+		slow = true
+		done := make(chan error, 1)
+		go func() { done <- alice.ctl.Renegotiate(w.ctx) }()
+		time.Sleep(time.Second)
+		alice.sock.Move(at(1))
+		alice.mustReach()
+		if got := w.find("alice").Real; got != at(1) {
+			t.Errorf("alice is at %v, want %v", got, at(1))
+		}
+		must(t, <-done)
+		time.Sleep(time.Second)
+		if !alice.takes(0) || !alice.takes(1) {
+			t.Error("not both keys are taken")
+		}
+		alice.sendKey = 1
+		alice.mustReach()
+		if n := w.log.count("client connected"); n != 1 {
+			t.Errorf("%d sessions, want one", n)
 		}
 	})
 }
