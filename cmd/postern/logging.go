@@ -51,7 +51,7 @@ func newLogForm(format string, cfg *config.Config) (logForm, error) {
 // writer returns what makes lines of this form of zerolog's JSON and writes them to out.
 func (f logForm) writer(out io.Writer) io.Writer {
 	if f.json {
-		return out
+		return inertWriter{out}
 	}
 	w := zerolog.ConsoleWriter{Out: out, NoColor: !f.colours, TimeFormat: "2006-01-02 15:04:05"}
 	switch {
