@@ -57,25 +57,26 @@ func (c *client) tend(live *live, now time.Time, clock int64) {
 	if c.member.Load() == nil || c.gone.Load() {
 		return
 	}
-	cfg := live.cfg
+	g := c.decided()
+	t := g.set.Timers(live.cfg)
 	silent := clock - c.rx.last.Load()
-	if limit := max(seconds(cfg.PingRestart), seconds(cfg.PingExit)); limit > 0 && silent >= limit {
+	if limit := seconds(t.PingTimeout); limit > 0 && silent >= limit {
 		c.srv.end(c, "nothing heard for the ping timeout")
 		return
 	}
-	if g := c.decided(); !g.notAfter.IsZero() && now.After(g.notAfter) {
+	if !g.notAfter.IsZero() && now.After(g.notAfter) {
 		c.srv.deny(c, "certificate expired", errExpired) // S070
 		return
 	}
-	if limit := cfg.SessionTimeout; limit > 0 && now.Sub(c.opened) >= limit {
+	if limit := t.SessionTimeout; limit > 0 && now.Sub(c.opened) >= limit {
 		c.srv.end(c, "session-timeout")
 		return
 	}
-	if c.activity.ceased(cfg, c.rx.inside.Load()+c.tx.inside.Load(), clock) {
+	if c.activity.ceased(t, c.rx.inside.Load()+c.tx.inside.Load(), clock) {
 		c.srv.end(c, "inactive")
 		return
 	}
-	if ping := seconds(cfg.Ping); ping > 0 && clock-c.tx.last.Load() >= ping {
+	if ping := seconds(t.Ping); ping > 0 && clock-c.tx.last.Load() >= ping {
 		c.path.Load().home.ping(c)
 	}
 	c.renewToken(live, clock)
@@ -92,14 +93,14 @@ type activity struct {
 	bytes uint64 // moved until then
 }
 
-// ceased reports whether less has been moved in a whole span than cfg wants. total is what was ever moved.
-func (a *activity) ceased(cfg *config.Config, total uint64, clock int64) bool {
-	if cfg.Inactive <= 0 {
+// ceased reports whether less has been moved in a whole span than t wants. total is what was ever moved.
+func (a *activity) ceased(t config.Timers, total uint64, clock int64) bool {
+	if t.Inactive <= 0 {
 		return false
 	}
-	if !a.begun || total-a.bytes >= uint64(max(cfg.InactiveBytes, 1)) {
+	if !a.begun || total-a.bytes >= uint64(max(t.InactiveBytes, 1)) {
 		*a = activity{true, clock, total}
 		return false
 	}
-	return clock-a.since >= seconds(cfg.Inactive)
+	return clock-a.since >= seconds(t.Inactive)
 }

@@ -131,7 +131,11 @@ func (l *pushList) addAddresses(set *config.Client, a Addresses) {
 		default:
 			second = maskOf(cfg.Addr4)
 		}
-		l.add(fmt.Sprintf("ifconfig %v %v", a.V4, second))
+		own := a.V4
+		if set.Alias4.IsValid() {
+			own = set.Alias4
+		}
+		l.add(fmt.Sprintf("ifconfig %v %v", own, second))
 	}
 }
 

@@ -83,8 +83,14 @@ func (c *client) info(g *granted) *hooks.ClientInfo {
 	if i.Local4 = g.peer4; g.addr4.IsValid() && cfg.Addr4.IsValid() && cfg.Topology == config.Subnet {
 		i.Netmask4 = maskOf(cfg.Addr4)
 	}
+	if g.set.IfconfigPush4.IsValid() && cfg.Topology == config.Subnet {
+		i.Netmask4 = g.set.IfconfigMask
+	}
 	if g.addr6.IsValid() {
 		i.Local6, i.Netbits6 = cfg.Addr6.Addr(), cfg.Pool6Bits
+		if p := g.set.IfconfigPush6; p.IsValid() {
+			i.Netbits6 = p.Bits()
+		}
 	}
 	for _, ref := range g.chain {
 		i.Chain = append(i.Chain, hooks.CertOf(ref.cert, tlsctl.Subject(ref.cert)))

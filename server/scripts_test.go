@@ -338,3 +338,22 @@ func TestTLSCryptV2Verify(t *testing.T) {
 		})
 	}
 }
+
+// A client's file has timers of its own, and an address to be pushed in place of the one that it is known by.
+func TestClientFileTimersAndAlias(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.cfg.ClientConfigDir = t.TempDir()
+		must(t, os.WriteFile(filepath.Join(w.cfg.ClientConfigDir, "alice"), []byte("session-timeout 30\nifconfig-push 10.8.0.9 255.255.255.0 192.0.2.9\n"), 0o600))
+		w.start()
+		alice, bob := w.peer("alice", homeAddr).connect(), w.peer("bob", otherAddr).connect()
+		if got := alice.option("ifconfig"); got != "192.0.2.9" {
+			t.Errorf("pushed %s, want the alias", got)
+		}
+		alice.mustReachFrom(netip.MustParseAddr("10.8.0.9"), lanHost)
+		time.Sleep(40 * time.Second)
+		if got := w.clients(); !slices.Equal(got, []string{"bob"}) {
+			t.Errorf("connected %v, want bob alone", got)
+		}
+		bob.mustReach()
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // ErrNoClientFile is LoadClient's answer to a client without a file of its own where ccd-exclusive asks for one. It
@@ -144,7 +145,13 @@ var clientFileRows = map[string]struct {
 	"push-remove":           {1, 1, (*Client).removePush},
 	"echo":                  {0, maxWords, func(*Client, []string) error { return nil }},
 	"parameter":             {0, maxWords, func(*Client, []string) error { return nil }},
+	"ping":                  {1, 1, clientTimer(func(c *Client) **time.Duration { return &c.Ping })},
+	"ping-restart":          {1, 1, clientTimer(func(c *Client) **time.Duration { return &c.PingTimeout })},
+	"ping-exit":             {1, 1, clientTimer(func(c *Client) **time.Duration { return &c.PingTimeout })},
+	"inactive":              {1, 2, (*Client).setInactive},
+	"session-timeout":       {1, 1, clientTimer(func(c *Client) **time.Duration { return &c.SessionTimeout })},
 	"ping-timer-rem":        {0, 0, func(*Client, []string) error { return nil }},
+	"max-routes-per-client": {1, 1, func(*Client, []string) error { return nil }},
 	"tun-ipv6":              {0, 0, func(*Client, []string) error { return nil }},
 	"ignore-unknown-option": {1, maxWords, func(*Client, []string) error { return nil }},
 }
@@ -213,6 +220,12 @@ func (c *Client) apply(l *directive) error {
 		return errors.New("Unrecognized option or missing or extra parameter(s): there is no such directive" + suggestion(l.name))
 	case !ok && pushable[l.name]:
 		return fmt.Errorf("it does nothing here: write push %q", strings.Join(append([]string{l.name}, l.args...), " "))
+	case !ok && l.name == "override-username":
+		return errors.New("not supported yet: the client keeps the name that it has logged in with")
+	case !ok && (l.name == "auth-token" || l.name == "auth-token-user"):
+		return errors.New("it does nothing here: clients get tokens by `auth-gen-token`, or by a push of your own")
+	case !ok && (l.name == "comp-lzo" || l.name == "compress"):
+		return errors.New("nothing is compressed; clients that are set up for it are told so")
 	case !ok:
 		return errors.New("not supported in client files")
 	case l.isBlock:
@@ -223,6 +236,55 @@ func (c *Client) apply(l *directive) error {
 		return nil
 	}
 	return row.apply(c, l.args)
+}
+
+// clientTimer is for a timer of the client's own.
+func clientTimer(field func(*Client) **time.Duration) func(*Client, []string) error {
+	return func(c *Client, a []string) error {
+		t, err := seconds(a[0], 0)
+		if err == nil {
+			*field(c) = &t
+		}
+		return err
+	}
+}
+
+func (c *Client) setInactive(a []string) error {
+	bytes := 0
+	if len(a) > 1 {
+		var err error
+		if bytes, err = number(a[1], 0, 1<<62); err != nil {
+			return err
+		}
+	}
+	c.InactiveBytes = int64(bytes)
+	return clientTimer(func(c *Client) **time.Duration { return &c.Inactive })(c, a)
+}
+
+// Timers are those of a connected client; 0: none.
+type Timers struct {
+	Ping           time.Duration // how often it hears from us
+	PingTimeout    time.Duration // how long it may be silent
+	Inactive       time.Duration // how long it may move less than InactiveBytes
+	InactiveBytes  int64
+	SessionTimeout time.Duration
+}
+
+// Timers are the client's own, where it has any, and the configuration's.
+func (c *Client) Timers(all *Config) Timers {
+	t := Timers{Ping: all.Ping, PingTimeout: max(all.PingRestart, all.PingExit), Inactive: all.Inactive, InactiveBytes: all.InactiveBytes,
+		SessionTimeout: all.SessionTimeout}
+	for _, own := range []struct{ is, into *time.Duration }{
+		{c.Ping, &t.Ping}, {c.PingTimeout, &t.PingTimeout}, {c.Inactive, &t.Inactive}, {c.SessionTimeout, &t.SessionTimeout},
+	} {
+		if own.is != nil {
+			*own.into = *own.is
+		}
+	}
+	if c.Inactive != nil {
+		t.InactiveBytes = c.InactiveBytes
+	}
+	return t
 }
 
 // pushable are the directives that people write into client files and that have to be pushed to do anything.
@@ -237,10 +299,13 @@ func (c *Client) setAddress4(a []string) error {
 	if err != nil {
 		return err
 	}
+	var alias netip.Addr
 	if len(a) > 2 {
-		return errors.New("an alias is not supported yet: write only address and mask")
+		if alias, err = ipv4(a[2]); err != nil {
+			return err
+		}
 	}
-	c.IfconfigPush4, c.IfconfigMask = addr, mask
+	c.IfconfigPush4, c.IfconfigMask, c.Alias4 = addr, mask, alias
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // clientDir makes a client-config-dir.
@@ -127,14 +128,17 @@ func TestClientWarnings(t *testing.T) {
 		{"push-remove \"\"", "push-reset"},
 		{"ifconfig-push 10.9.0.256 255.255.255.0", "not an IPv4 address"},
 		{"ifconfig-push 10.9.0.5", "missing or extra parameter"},
-		{"ifconfig-push 10.9.0.5 255.255.255.0 10.1.1.1", "alias is not supported yet"},
+		{"ifconfig-push 10.9.0.5 255.255.255.0 gateway", "gateway"},
+		{"override-username bob", "not supported yet: the client keeps the name"},
+		{"auth-token abc", "clients get tokens by `auth-gen-token`"},
+		{"inactive soon", "not a number"},
 		{"ifconfig-ipv6-push fd00::5/129", "not an IPv6 network"},
 		{"iroute 192.168.1.1 255.255.255.0", "write 192.168.1.0/24"},
 		{"iroute fd00:: 255.0.0.0", "not an IPv4 address"},
 		{"iroute-ipv6 fd00::1/64", "write fd00::/64"},
 		{"route 10.0.0.0 255.0.0.0", `write push "route 10.0.0.0 255.0.0.0"`},
 		{"dhcp-option DNS 1.1.1.1", `write push "dhcp-option DNS 1.1.1.1"`},
-		{"comp-lzo yes", "not supported in client files"},
+		{"comp-lzo yes", "nothing is compressed"},
 		{"vlan-pvid 7", "not supported in client files"},
 		{"cipher AES-256-CBC", "not supported in client files"},
 		{"cd /", "not possible in a client file"},
@@ -212,4 +216,45 @@ func FuzzClient(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A client's own timers go before the configuration's; ping-restart and ping-exit are one, of which the last counts.
+func TestClientTimers(t *testing.T) {
+	all := &Config{Ping: 10 * time.Second, PingRestart: 2 * time.Minute, Inactive: time.Hour, InactiveBytes: 9, SessionTimeout: time.Hour}
+	for _, c := range []struct {
+		lines string
+		want  Timers
+	}{
+		{"", Timers{10 * time.Second, 2 * time.Minute, time.Hour, 9, time.Hour}},
+		{"ping 5\nping-restart 60\nping-exit 30\ninactive 600\nsession-timeout 0\n", Timers{5 * time.Second, 30 * time.Second, 10 * time.Minute, 0, 0}},
+		{"inactive 600 1000\nmax-routes-per-client 3\n", Timers{10 * time.Second, 2 * time.Minute, 10 * time.Minute, 1000, time.Hour}},
+	} {
+		client := parseClient("ccd", "alice", []byte(c.lines), nil)
+		if got := client.Timers(all); got != c.want || len(client.Warnings) > 0 {
+			t.Errorf("%q: %v, %q, want %v", c.lines, got, client.Warnings, c.want)
+		}
+	}
+}
+
+// Lines that a script adds stand behind those of the file, and leave what the file says as it was.
+func TestClientWith(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "office"), []byte("push \"route 10.3.0.0 255.255.0.0\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := parseClient(dir, "alice", []byte("push a\npush b\niroute 10.1.0.0 255.255.0.0\n"), nil)
+	before := fmt.Sprint(*file)
+	more, warnings := file.With(dir, "client-connect", []byte("push c\nconfig office\npush-remove a\niroute 10.2.0.0 255.255.0.0\nconfig ../office\nfrobnicate\n"))
+	if got, want := more.Pushes(nil), []string{"b", "c", "route 10.3.0.0 255.255.0.0"}; !slices.Equal(got, want) {
+		t.Errorf("pushes %q, want %q", got, want)
+	}
+	if len(more.IRoutes) != 2 || len(warnings) != 2 || !strings.HasPrefix(warnings[0], "client-connect:5: config: ") {
+		t.Errorf("networks %v, warnings %q", more.IRoutes, warnings)
+	}
+	if after := fmt.Sprint(*file); after != before {
+		t.Errorf("the file says %s now, before %s", after, before)
+	}
+	if _, warnings := (&Client{}).With("", "client-connect", []byte("config office\n")); len(warnings) != 1 {
+		t.Errorf("an include without a directory: %q", warnings)
+	}
 }

@@ -285,13 +285,17 @@ type Client struct {
 	Disable       bool
 	IfconfigPush4 netip.Addr
 	IfconfigMask  netip.Addr // mask or peer, as written
+	Alias4        netip.Addr // pushed in place of IfconfigPush4, which is what it is known by here; zero: none
 	IfconfigPush6 netip.Prefix
 	Gateway6      netip.Addr
 	IRoutes       []netip.Prefix
 	PushReset     bool
 	PushRemove    []PushRemove
 	Push          []string
-	Warnings      []string // lines that were skipped, with file and line
+	// Timers of its own, where it has them; nil: the configuration's.
+	Ping, PingTimeout, Inactive, SessionTimeout *time.Duration
+	InactiveBytes                               int64    // with Inactive
+	Warnings                                    []string // lines that were skipped, with file and line
 }
 
 // PushRemove is one push-remove and how many of Client.Push stood before it.
