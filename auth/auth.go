@@ -18,7 +18,7 @@ type Request struct {
 	State    string  // of the Challenge that Response answers; "" at first
 	Response []byte  // what the user answered, nil for nothing; overwritten by the caller like Password
 
-	Token *TokenReport // with TokenOptions.External only
+	Token *TokenReport // what Tokens know of the login; nil without tokens
 
 	// Script asks the administrator's own script about this login; nil where there is none. It knows more of the client
 	// than is in here. Its errors are an Authenticator's.

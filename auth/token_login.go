@@ -23,7 +23,8 @@ type TokenOptions struct {
 	// Shared means that servers of another make have the same secret. Tokens are then theirs, and not bound to the
 	// certificate's key nor to an epoch.
 	Shared bool
-	// External means that a token alone lets nobody in: the back end is asked each time, and sees Request.Token.
+	// External means that a token alone lets nobody in: the back end is asked each time, and sees what the token is worth
+	// in Request.Token.
 	External bool
 	// MatchCertificate wants the name that a token stands for to be the certificate's, as the function of that name.
 	MatchCertificate bool
@@ -238,15 +239,12 @@ func (t *Tokens) key(name string, certKey []byte) []byte {
 
 // ask has the back end decide.
 func (t *Tokens) ask(ctx context.Context, next Authenticator, r *Request, report *TokenReport) (*Identity, error) {
-	if t.o.External {
-		inner := *r
-		inner.Token = report
-		if report.State == TokenAuthenticatedEmptyUser || report.State == TokenExpiredEmptyUser {
-			inner.Username = "" // nothing proves it
-		}
-		r = &inner
+	inner := *r
+	inner.Token = report
+	if report.State == TokenAuthenticatedEmptyUser || report.State == TokenExpiredEmptyUser {
+		inner.Username = "" // nothing proves it
 	}
-	id, err := next.Authenticate(ctx, r)
+	id, err := next.Authenticate(ctx, &inner)
 	if err == nil && (id == nil || id.Name == "") {
 		err = errors.New("back end named no user")
 	}

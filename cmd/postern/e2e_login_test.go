@@ -207,3 +207,20 @@ func TestE2ECodes(t *testing.T) {
 	erin.up(1)
 	erin.ping(lab.Lan4, 3, 56)
 }
+
+// A client without `auth-user-pass` comes in where a script lets it (auth-user-pass-optional), and one with a login
+// beside it.
+func TestE2ELoginOptional(t *testing.T) {
+	f := newField(t, "alice", "bob")
+	script := filepath.Join(f.Dir, "judge")
+	f.must(os.WriteFile(script, []byte("#!/bin/sh\n[ \"$common_name/$username\" = alice/ ] || [ \"$username\" = bob ]\n"), 0o755))
+	srv := f.serve("auth-user-pass-optional", "script-security 2", "auth-user-pass-verify "+script+" via-file", "auth-gen-token")
+	a := f.connect("alice")
+	b := f.connect("bob", f.credentials("login", "bob", "bob-secret"))
+	a.ping(lab.Lan4, 3, 56)
+	b.ping(lab.Lan4, 3, 56)
+	b.stop()
+	c := f.dial("bob")
+	f.must(c.Expect("AUTH_FAILED", 1, 20*time.Second))
+	f.must(srv.Expect("by=script", 2, time.Second))
+}

@@ -70,11 +70,14 @@ func (k *logins) login(cfg *config.Config) (server.Login, error) {
 	if cfg.TOTPFile != "" || b.voucher != nil { // a script alone gets passwords as they are sent
 		l.Auth = auth.Answers(l.Auth)
 	}
+	if cfg.LoginOptional && b.voucher == nil && cfg.TOTPFile == "" { // a directory, a file and a code want somebody
+		l.Auth = auth.Nameless(auth.ScriptedCertificate(), l.Auth)
+	}
 	if !cfg.GenToken {
 		return l, nil
 	}
-	if cfg.TokenExternal && b.voucher != nil {
-		l.Auth = auth.ByToken(matching(auth.Vouched(b.voucher)), l.Auth)
+	if cfg.TokenExternal && (b.voucher != nil || cfg.TOTPFile != "") { // a script alone decides about tokens of any state
+		l.Auth = auth.ByToken(matching(auth.All(b.external...)), l.Auth)
 	}
 	if l.Tokens, err = k.tokens(cfg, b); err != nil {
 		return l, fmt.Errorf("%s: auth-gen-token: %w", cfg.Path, err)
@@ -89,6 +92,8 @@ type backEnds struct {
 	epoch   func(name string) string // of those this machine knows; nil: of none
 	alone   auth.Authenticator       // of those who come with a certificate alone; nil: nobody does
 	watcher auth.Watcher             // of those who are connected; nil: nobody looks
+	// external must agree to a good token where that is not enough by itself (external-auth).
+	external []auth.Authenticator
 }
 
 func (k *logins) backEnds(cfg *config.Config) (b backEnds, err error) {
@@ -112,7 +117,11 @@ func (k *logins) backEnds(cfg *config.Config) (b backEnds, err error) {
 			b.login, b.voucher = auth.FileFirst(file, b.login), auth.VouchFirst(file, b.voucher)
 		}
 	}
+	if b.voucher != nil {
+		b.external = append(b.external, auth.Vouched(b.voucher))
+	}
 	if cfg.Scripts.Commands["auth-user-pass-verify"] != nil {
+		b.external = append(b.external, auth.Scripted())
 		if b.login == nil {
 			b.login = auth.Scripted()
 		} else {

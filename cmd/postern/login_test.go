@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,8 +57,19 @@ func TestLogins(t *testing.T) {
 			}
 		}
 		session := new(auth.TokenSession)
+		scripted := false // what a script says
+		var states []auth.TokenState
 		login := func(name, cert, password string) (by string, err error) {
 			r := &auth.Request{Username: name, CommonName: cert, Password: []byte(password), Can: auth.ByReturn}
+			r.Script = func(_ context.Context, r *auth.Request) error {
+				if r.Token != nil {
+					states = append(states, r.Token.State)
+				}
+				if scripted {
+					return nil
+				}
+				return &auth.Denied{Reason: "the script says no", Public: auth.PublicRefusal}
+			}
 			var id *auth.Identity
 			if l.Tokens != nil {
 				id, err = l.Tokens.Login(t.Context(), session, l.Auth, r)
@@ -120,6 +134,66 @@ func TestLogins(t *testing.T) {
 		in("alice", "alice-secret"+alice.Code(time.Now()), "file+totp")
 		in("alice", session.Token(), "file") // vouched for by the file
 		out("alice", "bob", session.Token())
+
+		// A script has its say each time, about tokens too; with the directory or the file, both must agree.
+		for _, lines := range [][]string{
+			{"auth-users-file users"},
+			{"auth-users-file users", "auth-totp-file totp"},
+			nil,
+			{"auth-totp-file totp"},
+		} {
+			cfg, _, err := config.Load(writeConf(t, dir, append(lines, "auth-gen-token external-auth", "script-security 2", "auth-user-pass-verify /bin/true via-file")...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			take(cfg)
+			time.Sleep(30 * time.Second)
+			session = new(auth.TokenSession)
+			scripted = true
+			password := "alice-secret"
+			if slices.Contains(lines, "auth-totp-file totp") {
+				password += alice.Code(time.Now())
+			}
+			by, err := login("alice", "alice", password)
+			if err != nil || !strings.Contains(by, "script") {
+				t.Errorf("%q: by %q, %v", lines, by, err)
+			}
+			if by, err := login("alice", "alice", session.Token()); err != nil || !strings.Contains(by, "script") {
+				t.Errorf("%q, token: by %q, %v", lines, by, err)
+			}
+			scripted = false
+			out("alice", "alice", session.Token())
+			out("alice", "bob", session.Token())
+			if want := []auth.TokenState{auth.TokenInitial, auth.TokenAuthenticated, auth.TokenAuthenticated}; !slices.Equal(states, want) {
+				t.Errorf("%q: the script heard %v, want %v", lines, states, want)
+			}
+			states = nil
+		}
+
+		// Clients without a login are for a script alone.
+		for _, more := range []string{"", "auth-users-file users", "auth-totp-file totp"} {
+			cfg, _, err := config.Load(writeConf(t, dir, more, "auth-gen-token", "auth-user-pass-optional", "script-security 2", "auth-user-pass-verify /bin/true via-file"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			take(cfg)
+			session = new(auth.TokenSession)
+			scripted = true
+			if more != "" {
+				out("", "alice", "")
+				continue
+			}
+			for range 2 { // at first without, then with the token
+				if by, err := login("", "alice", session.Token()); err != nil || by != "script" {
+					t.Errorf("without a login: by %q, %v", by, err)
+				}
+			}
+			out("", "", "")
+			out("bob", "alice", "")
+			scripted = false
+			session = new(auth.TokenSession)
+			out("", "alice", "")
+		}
 
 		// What ends tokens, in whatever session: another password, another secret, the user's end.
 		take(required)
