@@ -51,6 +51,7 @@ type client struct {
 	settle  func(authorised bool) // tells the gate; once, however often it is called
 	log     zerolog.Logger
 	scripts *hooks.Session
+	managed managed       // what management clients say of its login
 	over    chan struct{} // closed when the session has ended, and the scripts that belong to its end
 
 	path atomic.Pointer[path]

@@ -153,23 +153,6 @@ func splitOptions(text string) (options []string) {
 	return options
 }
 
-var errNotAsked = errors.New("no login waits: management-client-auth is not supported yet")
-
-// ClientAuth implements management.Logins.
-func (o *ManagementOwner) ClientAuth(management.ClientID, management.KeyID, []string) error {
-	return errNotAsked
-}
-
-// ClientDeny implements management.Logins.
-func (o *ManagementOwner) ClientDeny(management.ClientID, management.KeyID, string, string) error {
-	return errNotAsked
-}
-
-// ClientPending implements management.Logins.
-func (o *ManagementOwner) ClientPending(management.ClientID, management.KeyID, string, time.Duration) error {
-	return errNotAsked
-}
-
 // past is the traffic of clients that are gone.
 type past struct {
 	mu             sync.Mutex
@@ -221,19 +204,19 @@ func (c *client) tellEstablished(g *granted) {
 	for _, n := range g.iroutes {
 		m.ClientAddress(c.id, n, false)
 	}
-	clients := 0
-	for _, other := range c.srv.table.all(nil) {
-		if other.isIn() {
-			clients++
-		}
-	}
-	m.ClientEstablished(c.id, clients, c.environment(g))
+	m.ClientEstablished(c.id, c.srv.Connected(), c.environment(c.info(g)))
 }
 
 // tellDisconnected tells management clients that c is gone.
 func (c *client) tellDisconnected() {
 	m, g := c.srv.parts.Management, c.decided()
-	if m == nil || g == nil {
+	var who *hooks.ClientInfo
+	if g != nil {
+		who = c.info(g)
+	} else {
+		who = c.managed.asked() // whose login was put to them, and came to nothing
+	}
+	if m == nil || who == nil {
 		return
 	}
 	m.ClientDisconnect(c.id, func(yield func(string, string) bool) {
@@ -245,13 +228,13 @@ func (c *client) tellDisconnected() {
 				return
 			}
 		}
-		c.environment(g)(yield)
+		c.environment(who)(yield)
 	})
 }
 
 // environment is what hooks would get for c, the newest variable first.
-func (c *client) environment(g *granted) management.Env {
-	env := hooks.Environment(c.srv.facts.Load(), c.info(g))
+func (c *client) environment(who *hooks.ClientInfo) management.Env {
+	env := hooks.Environment(c.srv.facts.Load(), who)
 	return func(yield func(string, string) bool) {
 		for _, v := range slices.Backward(env) {
 			if !yield(v.Name, v.Value) {

@@ -131,8 +131,24 @@ func denial(err error, public string) error {
 	return &tlsctl.Denial{Public: public, Err: err}
 }
 
-// loginScript is auth.Request.Script for one negotiation; nil without a script.
+// loginScript is auth.Request.Script for one negotiation: the script, and then the management clients, as far as there
+// are such; nil without either.
 func (c *client) loginScript(h *tlsctl.Hello, v *hooks.ClientInfo) func(context.Context, *auth.Request) error {
+	script := c.passwordScript(h, v)
+	if !c.srv.live.Load().cfg.Management.ClientAuth {
+		return script
+	}
+	return func(ctx context.Context, r *auth.Request) error {
+		if script != nil {
+			if err := script(ctx, r); err != nil {
+				return err
+			}
+		}
+		return c.managedLogin(ctx, r, h, v)
+	}
+}
+
+func (c *client) passwordScript(h *tlsctl.Hello, v *hooks.ClientInfo) func(context.Context, *auth.Request) error {
 	if !c.srv.parts.Scripts.Has(hooks.AuthUserPassVerify) {
 		return nil
 	}
@@ -203,9 +219,17 @@ func (c *client) put(ctx context.Context, q tlsctl.Question, h *tlsctl.Hello, v 
 
 // pendingQuestion takes apart what a script wants a user to be asked: INFO_PRE's text, as in "CR_TEXT:R,E:One-time code".
 func pendingQuestion(p *hooks.Pending) (tlsctl.Question, error) {
-	q := tlsctl.Question{Timeout: p.Timeout}
-	kind, rest, ok := strings.Cut(p.Extra, ":")
-	var method string
+	q, method, ok := parseQuestion(p.Extra)
+	if !ok || method != p.Method {
+		return q, fmt.Errorf("%.60q is no text for the method %q: CR_TEXT:FLAGS:TEXT is for crtext, WEB_AUTH:FLAGS:URL for webauth, OPEN_URL:URL for openurl", p.Extra, p.Method)
+	}
+	q.Timeout = p.Timeout
+	return q, nil
+}
+
+// parseQuestion takes the text behind INFO_PRE apart, and tells the method's name in IV_SSO.
+func parseQuestion(text string) (q tlsctl.Question, method string, ok bool) {
+	kind, rest, ok := strings.Cut(text, ":")
 	switch kind {
 	case "OPEN_URL":
 		q.Method, q.Text, method = tlsctl.AskURL, rest, "openurl"
@@ -219,11 +243,10 @@ func pendingQuestion(p *hooks.Pending) (tlsctl.Question, error) {
 		if flags != "" {
 			q.Flags = strings.Split(flags, ",")
 		}
+	default:
+		return q, "", false
 	}
-	if !ok || method != p.Method {
-		return q, fmt.Errorf("%.60q is no text for the method %q: CR_TEXT:FLAGS:TEXT is for crtext, WEB_AUTH:FLAGS:URL for webauth, OPEN_URL:URL for openurl", p.Extra, p.Method)
-	}
-	return q, nil
+	return q, method, ok
 }
 
 // visits keeps the scripts of all sessions of one name in order: what client-connect has set up for one of them is
@@ -278,8 +301,14 @@ func (c *client) visit(ctx context.Context, live *live, g *granted) error {
 	if err != nil {
 		return denial(err, "")
 	}
-	if len(lines) > 0 {
-		if err := c.apply(live, g, lines); err != nil {
+	for _, said := range []struct {
+		by    string
+		lines []byte
+	}{{"client-connect", lines}, {"client-auth", c.managed.said()}} {
+		if len(said.lines) == 0 {
+			continue
+		}
+		if err := c.apply(live, g, said.by, said.lines); err != nil {
 			c.disconnectScript(c.info(g))
 			return err
 		}
@@ -291,14 +320,14 @@ func (c *client) visit(ctx context.Context, live *live, g *granted) error {
 	return nil
 }
 
-// apply has g follow the lines that client-connect has written.
-func (c *client) apply(live *live, g *granted, lines []byte) error {
-	set, warnings := g.set.With(live.cfg.ClientConfigDir, "client-connect", lines)
+// apply has g follow the lines that client-connect has written, or a management client.
+func (c *client) apply(live *live, g *granted, by string, lines []byte) error {
+	set, warnings := g.set.With(live.cfg.ClientConfigDir, by, lines)
 	for _, w := range warnings {
 		c.log.Warn().Msg(w)
 	}
 	if set.Disable {
-		return &tlsctl.Denial{Err: fmt.Errorf("%q is disabled by client-connect", g.name)}
+		return &tlsctl.Denial{Err: fmt.Errorf("%q is disabled by %s", g.name, by)}
 	}
 	moved := set.IfconfigPush4 != g.set.IfconfigPush4 || set.IfconfigPush6 != g.set.IfconfigPush6
 	g.set, g.iroutes = set, set.IRoutes

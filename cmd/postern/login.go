@@ -120,7 +120,7 @@ func (k *logins) backEnds(cfg *config.Config) (b backEnds, err error) {
 	if b.voucher != nil {
 		b.external = append(b.external, auth.Vouched(b.voucher))
 	}
-	if cfg.Scripts.Commands["auth-user-pass-verify"] != nil {
+	if cfg.Scripts.Commands["auth-user-pass-verify"] != nil || cfg.Management.ClientAuth { // package server asks both
 		b.external = append(b.external, auth.Scripted())
 		if b.login == nil {
 			b.login = auth.Scripted()

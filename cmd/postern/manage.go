@@ -100,7 +100,7 @@ func openDesk(cfg *config.Config, log *logging) (*desk, error) {
 	d := &desk{owner: &server.ManagementOwner{Process: log.process}}
 	d.Interface = management.New(management.Options{LogCache: m.LogCache, Hold: m.Hold, SignalOnLeave: m.Signal}, d.owner, log.Logger)
 	log.history.to = d.LogWriter()
-	l, err := listenManagement(m, &access)
+	serve, err := d.meet(m, &access, log)
 	if err != nil {
 		return nil, err
 	}
@@ -108,9 +108,7 @@ func openDesk(cfg *config.Config, log *logging) (*desk, error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := d.Serve(ctx, l, access); err != nil {
-			log.Error().Err(err).Msg("nobody can manage this server any more")
-		}
+		serve(ctx)
 	}()
 	d.stop = func() {
 		cancel()
@@ -119,6 +117,38 @@ func openDesk(cfg *config.Config, log *logging) (*desk, error) {
 	log.Info().Str("at", m.String()).Bool("password", m.Password != nil).Msg("management clients may come")
 	d.State(management.State{Time: time.Now(), Name: "CONNECTING"})
 	return d, nil
+}
+
+// meet listens for management clients, or connects to one, and returns what serves them.
+func (d *desk) meet(m *config.Management, a *management.Access, log *logging) (func(context.Context), error) {
+	if m.Dial {
+		network, address := "unix", m.Path
+		if m.Network == "tcp" {
+			network, address = "tcp", m.Addr.String()
+		}
+		conn, err := net.Dial(network, address)
+		if err != nil {
+			return nil, fmt.Errorf("management-client: %w", err)
+		}
+		return func(ctx context.Context) {
+			if err := d.ServeConn(ctx, conn, *a); err != nil {
+				log.Warn().Err(err).Msg("management client")
+			}
+			if ctx.Err() == nil {
+				log.Warn().Msg("the management client has left: the server ends (management-client)")
+				_ = log.process.Signal("SIGTERM") // to ourselves
+			}
+		}, nil
+	}
+	l, err := listenManagement(m, a)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) {
+		if err := d.Serve(ctx, l, *a); err != nil {
+			log.Error().Err(err).Msg("nobody can manage this server any more")
+		}
+	}, nil
 }
 
 // listenManagement opens the socket. A unix socket belongs to the only user or group that may use it.

@@ -183,7 +183,6 @@ var broken = []struct {
 	{"script-security 2\nauth-user-pass-verify hook.sh", 2, "auth-user-pass-verify", "write auth-user-pass-verify COMMAND via-env|via-file"},
 	{"script-security 2\nauth-user-pass-verify hook.sh via-mail", 2, "auth-user-pass-verify", "neither via-env nor via-file"},
 	{"setenv opt auth-user-pass-verify /bin/x via-file", 1, "auth-user-pass-verify", "there is no program /bin/x"},
-	{"ignore-unknown-option management-client-auth\nmanagement-client-auth", 2, "management-client-auth", "not supported yet"},
 	{"setenv FORWARD_COMPATIBLE 1\nlladdr 00:11:22:33:44:55", 2, "lladdr", "not supported yet"},
 	{"plugin openvpn-plugin-auth-pam.so login", 1, "plugin", "in place of PAM"},
 	{"plugin mine.so", 1, "plugin", "plugins cannot be loaded"},

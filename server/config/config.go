@@ -165,7 +165,7 @@ type Frequency struct {
 
 // WantLogin reports whether clients must send a user name and password.
 func (c *Config) WantLogin() bool {
-	return c.LDAP != nil && !c.LoginByCert || c.Users != "" || c.Scripts.Commands["auth-user-pass-verify"] != nil
+	return c.Management.ClientAuth || c.LDAP != nil && !c.LoginByCert || c.Users != "" || c.Scripts.Commands["auth-user-pass-verify"] != nil
 }
 
 // PortShare is the service that shares TCP ports with the server. Host "": none.

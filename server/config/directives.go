@@ -28,7 +28,6 @@ type row struct {
 	apply  func(*draft, *directive) error
 	adds   bool   // each line adds to the ones before, where otherwise the last one wins
 	blocks bool   // may be an inline block
-	guards bool   // decides who comes in: never left out, even where a line above says that it is optional
 	sets   string // what it says, where several names say the same; its own name by default
 }
 
@@ -90,9 +89,6 @@ func (r row) each() row { r.adds = true; return r }
 // inline marks a row that may be an inline block.
 func (r row) inline() row { r.blocks = true; return r }
 
-// guard marks a row that decides who comes in.
-func (r row) guard() row { r.guards = true; return r }
-
 // as marks a row that says the same as the one called name: of both, the last line counts.
 func (r row) as(name string) row { r.sets = name; return r }
 
@@ -138,7 +134,7 @@ func (d *directive) judge() (refusal, ignored string) {
 		return "", "unknown directive; " + d.optional
 	case d.row == nil:
 		return "Unrecognized option or missing or extra parameter(s): there is no such directive" + suggestion(d.name), ""
-	case d.row.stance == waits && d.named && !d.row.guards:
+	case d.row.stance == waits && d.named:
 		return "", "not supported yet; " + d.optional
 	case d.row.stance == waits:
 		return "not supported yet: " + d.row.help, ""

@@ -10,8 +10,8 @@ import (
 const ownLogin = "use `ldap-url` or `auth-users-file` for logins"
 
 var loginRows = []row{
-	use("auth-user-pass-verify", "COMMAND via-env|via-file", "Run at each login, with name and password in the environment or in a file; lets the user in with exit status 0, or later with 2. With a directory or user file too, both must agree.", setPasswordScript).guard(),
-	use("auth-user-pass-optional", "", "Have `auth-user-pass-verify` judge clients that send neither user name nor password, too. A directory, a user file and one-time codes refuse them.", switchOn(func(c *Config) *bool { return &c.LoginOptional })),
+	use("auth-user-pass-verify", "COMMAND via-env|via-file", "Run at each login, with name and password in the environment or in a file; lets the user in with exit status 0, or later with 2. With a directory or user file too, both must agree.", setPasswordScript),
+	use("auth-user-pass-optional", "", "Have `auth-user-pass-verify` and management clients judge clients that send neither user name nor password, too. A directory, a user file and one-time codes refuse them.", switchOn(func(c *Config) *bool { return &c.LoginOptional })),
 	use("username-as-common-name", "", "Know clients by their login: for client files, addresses and the status. Needs a login.", switchOn(func(c *Config) *bool { return &c.UsernameAsCN })),
 	use("auth-gen-token", "[LIFETIME [RENEWAL]] [external-auth]", "Give clients that have logged in a token to send in place of the password from then on. It is good for LIFETIME seconds after the password (default, 0, and at most 43200, 12 hours) and renewed every RENEWAL seconds (default `reneg-sec`). With `external-auth` a token lets nobody in by itself: the back ends are asked each time.", setGenToken),
 	use("auth-gen-token-secret", "FILE", "The key that signs tokens, made with `postern key auth-token`; default one that ends with the process. Servers with the same key take each other's tokens. Refused when others can read it.", setMaterial).inline(),

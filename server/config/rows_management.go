@@ -17,6 +17,8 @@ type Management struct {
 	LogCache    int            // lines kept for `log all`; 0 leaves ours
 	Hold        bool           // wait for a release before serving
 	Signal      bool           // reload when the last client leaves
+	ClientAuth  bool           // ask about each login
+	Dial        bool           // connect to a program that listens there
 }
 
 // String and GoString leave the password out.
@@ -28,8 +30,6 @@ func (m Management) String() string {
 }
 func (m Management) GoString() string { return m.String() }
 
-const ownManagement = "`management PATH unix` lets programs come here"
-
 var managementRows = []row{
 	use("management", "HOST|PATH PORT|unix [PWFILE]", "Where programs watch the server and end clients, over OpenVPN's management protocol: `PATH unix` is a socket of mode 0660, `127.0.0.1 PORT PWFILE` a TCP port of this host only and with a password. PWFILE holds the password in its first line.", setManagement),
 	use("management-client-user", "USER", "Only this user's programs may use the unix socket, which is then the user's own.", word(func(c *Config) *string { return &c.Management.User })),
@@ -37,8 +37,8 @@ var managementRows = []row{
 	use("management-log-cache", "N", "How many log lines `log all` shows; default 250.", count(1, 100_000, func(c *Config) *int { return &c.Management.LogCache })),
 	use("management-hold", "", "Do not serve before a management client says `hold release`.", switchOn(func(c *Config) *bool { return &c.Management.Hold })),
 	use("management-signal", "", "Reload, as SIGUSR1 does, when the last management client leaves.", switchOn(func(c *Config) *bool { return &c.Management.Signal })),
-	later("management-client-auth", "", ownLogin).guard(),
-	later("management-client", "", ownManagement),
+	use("management-client-auth", "", "Put each login to the management clients, and let in whom one of them lets in with `client-auth`. With a directory, user file or script too, all must agree.", switchOn(func(c *Config) *bool { return &c.Management.ClientAuth })),
+	use("management-client", "", "Connect to a program that listens where `management` says, in place of listening there. When it leaves, the server ends.", switchOn(func(c *Config) *bool { return &c.Management.Dial })),
 	accept("management-forget-disconnect", "", "there are no passwords to forget"),
 	accept("management-up-down", "", "clients only"),
 	accept("management-query-passwords", "", "there is no password to ask for"),
@@ -92,12 +92,12 @@ const managementElsewhere = "write `management PATH unix`, or 127.0.0.1 with a p
 func (d *draft) finishManagement() {
 	m := &d.cfg.Management
 	l := d.last["management"]
-	for _, name := range []string{"management-client-user", "management-client-group", "management-log-cache", "management-hold", "management-signal"} {
+	for _, name := range []string{"management-client-user", "management-client-group", "management-log-cache", "management-hold", "management-signal", "management-client-auth", "management-client"} {
 		switch {
 		case !d.has(name):
 		case l == nil:
 			d.refuse(d.last[name], "says nothing without management: remove the line, or add `management PATH unix`")
-		case m.Network == "tcp" && strings.HasPrefix(name, "management-client-"):
+		case m.Network == "tcp" && (name == "management-client-user" || name == "management-client-group"):
 			d.refuse(d.last[name], "over TCP nobody can tell who connects: write `management PATH unix`")
 		}
 	}

@@ -33,7 +33,7 @@ var tlsRows = []row{
 	use("key-direction", "0|1", "The direction of an inline `tls-auth`.", setKeyDirection),
 	use("tls-crypt", "FILE", "Encrypt control packets with this key.", setMaterial).inline(),
 	use("tls-crypt-v2", "FILE [allow-noncookie|force-cookie]", "Encrypt control packets with keys of the clients' own, made with this server key. `force-cookie` keeps clients out that need the server to remember them before they have proved their address.", setTLSCryptV2).inline(),
-	scriptUse("tls-crypt-v2-verify", "Run for the first packet of a client, with what its tls-crypt-v2 key says about itself. Nothing is answered when it fails.").guard(),
+	scriptUse("tls-crypt-v2-verify", "Run for the first packet of a client, with what its tls-crypt-v2 key says about itself. Nothing is answered when it fails."),
 	use("tls-crypt-v2-max-age", "DAYS", "Refuse keys of clients that were made longer ago, and those that do not tell.", func(d *draft, l *directive) error {
 		n, err := number(l.args[0], 1, 36500)
 		d.cfg.TLSCryptV2MaxAge = time.Duration(n) * 24 * time.Hour
@@ -55,7 +55,7 @@ var tlsRows = []row{
 	accept("x509-track", "ATTRIBUTE", "scripts get the fields of the subject; other attributes are not told"),
 	use("peer-fingerprint", "FINGERPRINT...", "SHA-256 fingerprints of the certificates that may come in, instead of a CA; a block has one on each line.", addFingerprints).each().inline(),
 	use("verify-hash", "FINGERPRINT [ALGORITHM]", "Take only certificates of the CA with this fingerprint: SHA1 (default) or SHA256. A block has one on each line.", setVerifyHash).inline(),
-	scriptUse("tls-verify", "Run for each certificate of a client's chain, the CA's first. Refuses the client when it fails.").guard(),
+	scriptUse("tls-verify", "Run for each certificate of a client's chain, the CA's first. Refuses the client when it fails."),
 	use("tls-export-cert", "DIR", "Give `tls-verify` the certificates as files in DIR, too.", word(func(c *Config) *string { return &c.Scripts.ExportCert })),
 	accept("tls-exit", "", "one client's failed handshake never ends a server"),
 	use("tls-timeout", "SECONDS", "When a control packet is first sent again; default 2.", interval(1, func(c *Config) *time.Duration { return &c.TLSTimeout })),

@@ -176,6 +176,9 @@ func (d *draft) checkLogin() {
 	if l := d.last["auth-user-pass-verify"]; l != nil && l.entry.Verdict != Refused && c.VerifyClientCert != CertNone && !d.has("login-must-match-cert") {
 		d.notice(l, "only logins whose name is that of the certificate get as far as the script: write `login-must-match-cert no` if names may differ")
 	}
+	if l := d.last["management-client-auth"]; l != nil && l.entry.Verdict != Refused && c.VerifyClientCert != CertNone && !d.has("login-must-match-cert") {
+		d.notice(l, "only logins whose name is that of the certificate are put to management clients: write `login-must-match-cert no` if names may differ")
+	}
 	if c.VerifyClientCert == CertNone {
 		if l := d.last["login-must-match-cert"]; l != nil && c.LoginMustMatchCert {
 			d.refuse(l, "there is no certificate to match with verify-client-cert none: write no")
