@@ -250,7 +250,7 @@ func consult[T any](ctx context.Context, l *LDAP, ask func(context.Context, *ser
 		return none, fmt.Errorf("no directory server to ask: %w", err)
 	}
 	var failures []error
-	for _, s := range servers {
+	for i, s := range servers {
 		if cause := s.enter(); cause != nil {
 			failures = append(failures, cause)
 			continue
@@ -266,6 +266,9 @@ func consult[T any](ctx context.Context, l *LDAP, ask func(context.Context, *ser
 			err = fmt.Errorf("%w (%w)", err, ctx.Err())
 		}
 		failures = append(failures, fmt.Errorf("%s: %w", s.url, err))
+		if !tried && i < len(servers)-1 {
+			trace(ctx, stepServer, "cannot be asked, so the next one is: %v", err)
+		}
 		var odd *oddAnswer
 		switch {
 		case caller.Err() != nil: // the client has gone, which is not the server's fault
@@ -301,13 +304,7 @@ func guarded[T any](ctx context.Context, s *server, ask func(context.Context, *s
 func (l *LDAP) ask(ctx context.Context, s *server, name string, password []byte) (id *Identity, tried bool, err error) {
 	var p *person
 	err = l.withService(ctx, s, func(c *directoryConn) error {
-		if p, err = l.lookup(ctx, s, c, name); err != nil {
-			return err
-		}
-		if state := accountState(p.entry, time.Now()); state.reason != "" {
-			return p.refused(state.reason)
-		}
-		id, err = l.identity(name, p)
+		p, id, err = l.judge(ctx, s, c, name)
 		return err
 	})
 	if err != nil {
@@ -351,21 +348,28 @@ func (l *LDAP) bindFirst(ctx context.Context, s *server, name string, password [
 	if err := c.bind(ctx, as, password); err != nil {
 		return nil, true, err
 	}
-	p, err := l.lookup(ctx, s, c, name)
+	p, id, err := l.judge(ctx, s, c, name)
 	if err != nil {
 		return nil, true, err
 	}
 	if err := c.confirm(ctx, as, p.entry); err != nil {
 		return nil, true, err
 	}
+	return id, true, ctx.Err()
+}
+
+// judge is everything of a login but the password.
+func (l *LDAP) judge(ctx context.Context, s *server, c *directoryConn, name string) (*person, *Identity, error) {
+	p, err := l.lookup(ctx, s, c, name)
+	if err != nil {
+		return nil, nil, err
+	}
 	if state := accountState(p.entry, time.Now()); state.reason != "" {
-		return nil, true, p.refused(state.reason)
+		return nil, nil, p.refused(state.reason)
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, true, err
-	}
-	id, err = l.identity(name, p)
-	return id, true, err
+	trace(ctx, stepState, "nothing in the entry is against it")
+	id, err := l.identity(name, p)
+	return p, id, err
 }
 
 // withService has do use a connection of the service account: one that waited, or a new one. A directory that has

@@ -5,11 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/go-ldap/ldap/v3"
 )
@@ -34,15 +34,7 @@ func (l *LDAP) Test(ctx context.Context, name string, password []byte, tell func
 			return nil, false, errNoService
 		case password == nil:
 			err = l.withService(ctx, s, func(c *directoryConn) error {
-				p, err := l.lookup(ctx, s, c, name)
-				if err != nil {
-					return err
-				}
-				if state := accountState(p.entry, time.Now()); state.reason != "" {
-					return p.refused(state.reason)
-				}
-				trace(ctx, stepState, "nothing is against it")
-				id, err = l.identity(name, p)
+				_, id, err = l.judge(ctx, s, c, name)
 				return err
 			})
 			return id, false, err
@@ -141,9 +133,11 @@ var LDAPAdvice = []Advice{
 	{"the server's certificate is not meant for servers", "Issue one with the extended key usage serverAuth.",
 		in(stepTLS, as[x509.CertificateInvalidError])},
 	{"the server does not speak TLS at this port", "ldaps:// is usually port 636. For port 389 write ldap:// and `ldap-starttls`.",
-		in(stepTLS, func(err error) bool { return as[tls.RecordHeaderError](err) || strings.HasSuffix(err.Error(), "EOF") })},
+		in(stepTLS, func(err error) bool {
+			return as[tls.RecordHeaderError](err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+		})},
 	{"the server wants another certificate of ours", "Name one that the directory accepts in `ldap-tls-cert` and `ldap-tls-key`.",
-		in(stepTLS, as[tls.AlertError])},
+		in(stepTLS, func(err error) bool { var op *net.OpError; return errors.As(err, &op) && op.Op == "remote error" })},
 	{"TLS cannot be set up in time", "The server accepts connections and does not answer: it is overloaded, or something in between swallows the packets.",
 		in(stepTLS, timedOut)},
 	{"TLS cannot be set up", "See what the directory's log says about this connection.",

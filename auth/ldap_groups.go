@@ -171,14 +171,20 @@ func (r *groupRules) find(ctx context.Context, s *server, c *directoryConn, entr
 			return nil
 		}
 	}
-	if !r.all || !within(r.required, r.base) {
+	ask := func() error {
 		for _, g := range r.required {
-			if err := r.list(c, g, start, ad && r.nested, m); err != nil {
+			if _, known := m.by[g.normal]; known {
+				continue
+			}
+			if err := r.list(c, g, start, ad && r.nested, m); err != nil || done() {
 				return err
 			}
-			if done() {
-				return nil
-			}
+		}
+		return nil
+	}
+	if !tracing(ctx) && (!r.all || !within(r.required, r.base)) {
+		if err := ask(); err != nil || done() {
+			return err
 		}
 	}
 	switch {
@@ -192,6 +198,11 @@ func (r *groupRules) find(ctx context.Context, s *server, c *directoryConn, entr
 	}
 	if ad && r.nested {
 		if err := r.chain(c, start.dns, m); err != nil { // the walk was for showing the way
+			return err
+		}
+	}
+	if tracing(ctx) {
+		if err := ask(); err != nil { // after the walk, which shows more
 			return err
 		}
 	}

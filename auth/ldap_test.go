@@ -175,19 +175,22 @@ func TestAnswerToAnotherOperation(t *testing.T) {
 	wantBroken(t, err, "not asked for")
 }
 
+// hostileNames mean something in a filter, a DN, a path, a format or a shell, and must mean themselves only.
+var hostileNames = []string{
+	"*", "a*", "*a", "(", ")", "()", "((", "))", `\`, `\\`, `\2a`, `\28`, `\00`, `a\`, `\zz`, ",", "+", `"`, "<", ">", ";",
+	"=", "#", "#abc", "a=b", "a,b", "a+b", `a"b`, "a<b>", "a;b", "uid=*", "*)(uid=*", "a)(|(uid=*", "a)(objectclass=*",
+	"*)(|(mail=*", "admin)(!(&(1=0", "x)(&", "|", "&", "!", "!a", "&(a=b)", "|(a=b)", "%u", "%", "%s%n", "~=a", ">=a", "<=a",
+	":=a", ":dn:=a", "a:b", "a@example.net", `EXAMPLE\a`, "..", "../../etc", "${jndi:x}", "ä", "müller", "ß", "日本語", "пользователь",
+	"a-b_c.d", "1.2.840.113556.1.4.1941:", "a'b", "`id`", "$(id)",
+}
+
 // S053: whatever the name, the directory decodes a filter of the same shape with that name as its value.
 func TestFilterShape(t *testing.T) {
 	s := startStub(t, &stub{entries: []stubEntry{}})
 	o := stubOptions(s)
 	o.UserFilter = "(&(objectClass=person)(|(uid=%u)(mail=%u)))"
 	l := newLDAP(t, o)
-	names := []string{
-		"*", "a*", "*a", "(", ")", "()", "((", "))", `\`, `\\`, `\2a`, `\28`, `\00`, `a\`, `\zz`, ",", "+", `"`, "<", ">", ";",
-		"=", "#", "#abc", "a=b", "a,b", "a+b", `a"b`, "a<b>", "a;b", "uid=*", "*)(uid=*", "a)(|(uid=*", "a)(objectclass=*",
-		"*)(|(mail=*", "admin)(!(&(1=0", "x)(&", "|", "&", "!", "!a", "&(a=b)", "|(a=b)", "%u", "%", "%s%n", "~=a", ">=a", "<=a",
-		":=a", ":dn:=a", "a:b", "a@example.net", `EXAMPLE\a`, "..", "../../etc", "${jndi:x}", "ä", "müller", "ß", "日本語", "пользователь",
-		"a-b_c.d", "1.2.840.113556.1.4.1941:", "a'b", "`id`", "$(id)",
-	}
+	names := hostileNames
 	if len(names) < 60 {
 		t.Fatalf("only %d names", len(names))
 	}

@@ -20,6 +20,7 @@ const (
 	stepState    = "account state"
 	stepBind     = "bind as the user"
 	stepWhoAmI   = "ask who was bound"
+	stepServer   = "server" // one that failed; the next is asked
 )
 
 // A stepError is what went wrong, and where.

@@ -15,7 +15,7 @@ func (s *Server) configure(o Options) error {
 	}
 	var c strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&c, format+"\n", args...) }
-	for _, schema := range []string{"core", "cosine", "inetorgperson"} {
+	for _, schema := range []string{"core", "cosine", "inetorgperson", "nis"} {
 		line("include /etc/ldap/schema/%s.schema", schema)
 	}
 	line("modulepath /usr/lib/ldap")

@@ -32,6 +32,10 @@ const (
 	UserBase     = "ou=people," + BaseDN
 	UsersGroup   = "cn=vpn-users,ou=groups," + BaseDN  // alice, by member
 	AdminsGroup  = "cn=vpn-admins,ou=groups," + BaseDN // bob, by uniqueMember
+	Team         = "cn=team,ou=groups," + BaseDN       // heidi, by member, and Division again
+	Department   = "cn=department,ou=groups," + BaseDN // Team
+	Division     = "cn=division,ou=groups," + BaseDN   // Department
+	UnixGroup    = "cn=unix-vpn,ou=groups," + BaseDN   // ivan, by memberUid
 )
 
 const (

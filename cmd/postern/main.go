@@ -30,7 +30,7 @@ func main() {
 		HideHelpCommand:      true,
 		Commands: []*cli.Command{
 			serveCommand(), checkCommand(), quickstartCommand(), pkiCommand(), profileCommand(), keyCommand(),
-			userCommand(), statusCommand(), openvpnCommand(),
+			userCommand(), statusCommand(), ldapCommand(), openvpnCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // below, once
 	}
