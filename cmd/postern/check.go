@@ -20,6 +20,8 @@ func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "check",
 		Usage: "tell of each directive of a configuration whether it is used, ignored or refused",
+		Description: "The last line is the verdict: drop-in, drop-in with notices, or how many changes are needed. The exit\n" +
+			"status is 0 when the file can be served as it is, 1 when not.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "the configuration `FILE`", Required: true},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
@@ -71,13 +73,22 @@ func printCheck(w io.Writer, path string, report *config.Report, problems config
 			fmt.Fprintln(w, printable(p.Error()))
 		}
 	}
-	verdict := "can be served"
-	if len(problems) > 0 {
-		verdict = "REFUSED"
-	}
-	_, err := fmt.Fprintf(w, "%s: %s: %d used, %d with a notice, %d ignored, %d refused\n", path, verdict,
+	_, err := fmt.Fprintf(w, "%s: %s: %d used, %d with a notice, %d ignored, %d refused\n", path, checkVerdict(report, problems),
 		report.Count(config.Used), report.Count(config.Noticed), report.Count(config.Ignored), report.Count(config.Refused))
 	return err
+}
+
+// checkVerdict says in a few words whether a configuration can be served as it is.
+func checkVerdict(report *config.Report, problems config.Errors) string {
+	switch {
+	case len(problems) == 1:
+		return "needs 1 change"
+	case len(problems) > 1:
+		return fmt.Sprintf("needs %d changes", len(problems))
+	case report.Count(config.Noticed) > 0:
+		return "drop-in with notices"
+	}
+	return "drop-in"
 }
 
 // shorten keeps one long line from making the whole table wide.
@@ -99,6 +110,7 @@ func printCheckJSON(w io.Writer, path string, report *config.Report, problems co
 	out := struct {
 		File       string           `json:"file"`
 		OK         bool             `json:"ok"`
+		Verdict    string           `json:"verdict"`
 		Used       int              `json:"used"`
 		Noticed    int              `json:"notice"`
 		Ignored    int              `json:"ignored"`
@@ -106,7 +118,7 @@ func printCheckJSON(w io.Writer, path string, report *config.Report, problems co
 		Directives []config.Entry   `json:"directives"`
 		Problems   []config.Problem `json:"problems"`
 	}{
-		path, len(problems) == 0,
+		path, len(problems) == 0, checkVerdict(report, problems),
 		report.Count(config.Used), report.Count(config.Noticed), report.Count(config.Ignored), report.Count(config.Refused),
 		append([]config.Entry{}, report.Entries...), append([]config.Problem{}, problems...),
 	}

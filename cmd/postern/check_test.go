@@ -76,7 +76,7 @@ func TestCheckGood(t *testing.T) {
 	for _, want := range []string{
 		"4   used     server 10.9.0.0 255.255.255.0",
 		"7   ignored  dh none", "key exchange is always ECDHE",
-		"server.conf: can be served: 10 used, 0 with a notice, 1 ignored, 0 refused\n",
+		"server.conf: drop-in: 10 used, 0 with a notice, 1 ignored, 0 refused\n",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
@@ -96,13 +96,22 @@ func TestCheckGood(t *testing.T) {
 	}
 }
 
+// A notice is no reason not to serve.
+func TestCheckNotices(t *testing.T) {
+	t.Chdir(checkDir(t, "comp-lzo\n"))
+	out, status := runCheck(t, "--config", "server.conf")
+	if want := "server.conf: drop-in with notices: 6 used, 1 with a notice, 0 ignored, 0 refused\n"; status != 0 || !strings.HasSuffix(out, want) {
+		t.Errorf("exit status %d, want 0 and %q at the end of\n%s", status, want, out)
+	}
+}
+
 func TestCheckRefused(t *testing.T) {
 	t.Chdir(checkDir(t, "chroot .\nverb \x1b[31m\ncipher BF-CBC\n"))
 	out, status := runCheck(t, "--config", "server.conf")
 	if status != 1 {
 		t.Errorf("exit status %d, want 1", status)
 	}
-	for _, want := range []string{"7  refused  chroot .", "a reload could not read", `8  refused  verb \x1b[31m`, "server.conf: REFUSED: 6 used, 0 with a notice, 1 ignored, 2 refused\n"} {
+	for _, want := range []string{"7  refused  chroot .", "a reload could not read", `8  refused  verb \x1b[31m`, "server.conf: needs 2 changes: 6 used, 0 with a notice, 1 ignored, 2 refused\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

@@ -31,6 +31,9 @@ func openvpnCommand() *cli.Command {
 			"stands for the file's directives. Also --genkey, --version, --help, --show-ciphers, --show-digests, --show-tls,\n" +
 			"--show-groups, --mktun and --rmtun.",
 		SkipFlagParsing: true,
+		BashComplete: func(c *cli.Context) {
+			completeDirectives(c.App.Writer, c.Args().Slice())
+		},
 		Action: func(c *cli.Context) error {
 			return openvpn(c.Context, c.App.Writer, c.Args().Slice())
 		},
@@ -39,6 +42,10 @@ func openvpnCommand() *cli.Command {
 
 // openvpn does what openvpn does with these arguments.
 func openvpn(ctx context.Context, out io.Writer, args []string) error {
+	if n := len(args); n > 0 && args[n-1] == completionFlag {
+		completeDirectives(out, args[:n-1])
+		return nil
+	}
 	directives, err := openvpnDirectives(args)
 	if err != nil {
 		return err
