@@ -121,7 +121,7 @@ func certificateName(live *live, h *tlsctl.Hello) (string, error) {
 	case errors.Is(err, tlsctl.ErrRevoked):
 		return "", &tlsctl.Denial{Public: "certificate revoked", Err: err}
 	case err != nil: // it cannot be known (S068)
-		return "", &tlsctl.Denial{Public: "server trouble, try again later", Temporary: true, Err: err}
+		return "", comeAgain("server trouble, try again later", err)
 	}
 	return h.CommonName, nil
 }
@@ -137,7 +137,7 @@ func (c *client) settings(live *live, name string) (*config.Client, error) {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, &tlsctl.Denial{Err: fmt.Errorf("%q has no file in %s, and ccd-exclusive is set", name, dir)}
 	case err != nil:
-		return nil, &tlsctl.Denial{Temporary: true, Public: "server trouble, try again later", Err: fmt.Errorf("client file: %w", err)}
+		return nil, comeAgain("server trouble, try again later", fmt.Errorf("client file: %w", err))
 	case settings == nil:
 		return &config.Client{}, nil
 	case settings.Disable:
@@ -152,10 +152,10 @@ func (c *client) settings(live *live, name string) (*config.Client, error) {
 // grant leases addresses and a peer id to g. After an error revoke gives back what it took.
 func (s *Server) grant(live *live, g *granted, set *config.Client) (err error) {
 	if max := live.cfg.MaxClients; s.table.full(g.name, max) {
-		return &tlsctl.Denial{Public: "server full, try again later", Temporary: true, Err: fmt.Errorf("%q: %d clients are connected, which is max-clients", g.name, max)}
+		return tryNext("server full, try again later", fmt.Errorf("%q: %d clients are connected, which is max-clients", g.name, max))
 	}
 	if g.peer, err = s.table.allocatePeer(time.Now()); err != nil {
-		return &tlsctl.Denial{Public: "server full, try again later", Temporary: true, Err: err}
+		return tryNext("server full, try again later", err)
 	}
 	return s.lease(g, set)
 }
@@ -169,7 +169,7 @@ func (s *Server) lease(g *granted, set *config.Client) error {
 		}
 		l, err := s.pool.claim(g.name, a)
 		if err != nil {
-			return &tlsctl.Denial{Public: "address in use, try again later", Temporary: true, Err: err}
+			return comeAgain("address in use, try again later", err)
 		}
 		g.leases = append(g.leases, l)
 	}
@@ -179,7 +179,7 @@ func (s *Server) lease(g *granted, set *config.Client) error {
 	}
 	l, err := s.pool.lease(g.name)
 	if err != nil {
-		return &tlsctl.Denial{Public: "no free address, try again later", Temporary: true, Err: err} // F42
+		return tryNext("no free address, try again later", err) // F42
 	}
 	g.leases = append(g.leases, l)
 	g.addr4, g.peer4 = l.addr4, l.peer4
@@ -250,7 +250,7 @@ func (c *client) join(key *datachan.Key, cipher string, live *live) error {
 		return errEnded
 	}
 	for _, old := range displaced {
-		c.srv.end(old, "a newer session of the same name or address")
+		c.srv.displace(old, c)
 	}
 	return nil
 }

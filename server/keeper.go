@@ -61,7 +61,7 @@ func (c *client) tend(live *live, now time.Time, clock int64) {
 	t := g.set.Timers(live.cfg)
 	silent := clock - c.rx.last.Load()
 	if limit := seconds(t.PingTimeout); limit > 0 && silent >= limit {
-		c.srv.end(c, "nothing heard for the ping timeout")
+		c.srv.dismiss(c, wordUnheard, "nothing heard for the ping timeout")
 		return
 	}
 	if !g.notAfter.IsZero() && now.After(g.notAfter) {
@@ -69,11 +69,11 @@ func (c *client) tend(live *live, now time.Time, clock int64) {
 		return
 	}
 	if limit := t.SessionTimeout; limit > 0 && now.Sub(c.opened) >= limit {
-		c.srv.end(c, "session-timeout")
+		c.srv.dismiss(c, wordTimeout, "session-timeout")
 		return
 	}
 	if c.activity.ceased(t, c.rx.inside.Load()+c.tx.inside.Load(), clock) {
-		c.srv.end(c, "inactive")
+		c.srv.dismiss(c, wordInactive, "inactive")
 		return
 	}
 	if ping := seconds(t.Ping); ping > 0 && clock-c.tx.last.Load() >= ping {

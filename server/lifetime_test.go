@@ -160,9 +160,9 @@ func TestShutdown(t *testing.T) {
 		want   string
 		within time.Duration
 	}{
-		{"heard", 1, false, "RESTART", 100 * time.Millisecond},
-		{"to the next server", 2, false, "RESTART,[N]", 100 * time.Millisecond},
-		{"with last words under way", 1, false, "RESTART", 100 * time.Millisecond},
+		{"heard", 1, false, "RESTART,[P]:server ends", 100 * time.Millisecond},
+		{"to the next server", 2, false, "RESTART,[PN]:server ends", 100 * time.Millisecond},
+		{"with last words under way", 1, false, "RESTART,[P]:server ends", 100 * time.Millisecond},
 		{"deaf client", 1, true, "", farewellTime + time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -131,7 +131,7 @@ func refusal(user string, err error) error {
 	if denied := (*auth.Denied)(nil); errors.As(err, &denied) {
 		return &tlsctl.Denial{Public: denied.Public, Session: errors.Is(err, auth.ErrTokenOver), Err: err}
 	}
-	return &tlsctl.Denial{Public: "the login service cannot be reached, try again later", Temporary: true, Err: err}
+	return comeAgain("the login service cannot be reached, try again later", err)
 }
 
 // methods is how a client's user can be asked for more. Every client can come again with an answer.

@@ -115,7 +115,7 @@ func (o *ManagementOwner) KillAddress(network string, from netip.AddrPort) int {
 func (o *ManagementOwner) ClientKill(id management.ClientID, message string) error {
 	c, err := o.client(id)
 	if err == nil {
-		c.session.Shutdown(tlsctl.Message(message))
+		c.srv.dismiss(c, tlsctl.Message(message), killed)
 	}
 	return err
 }

@@ -254,16 +254,13 @@ const lastScripts = 2 * time.Second
 
 // farewell tells every client and waits until their sessions are over, or farewellTime.
 func (s *Server) farewell() {
-	restart := tlsctl.Restart
-	if s.live.Load().cfg.ExitNotify >= 2 {
-		restart = tlsctl.RestartNext
-	}
+	notify := s.live.Load().cfg.ExitNotify
 	for _, l := range s.parts.TCP {
 		l.Close()
 	}
 	for _, c := range s.table.all(nil) {
 		if c.established.Load() && !c.gone.Load() {
-			c.session.Shutdown(restart)
+			c.session.Shutdown(c.serverEnds(notify))
 		} else {
 			c.session.End(tlsctl.ErrShutdown) // it is not in yet, or has said or heard its last already
 		}

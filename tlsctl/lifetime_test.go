@@ -44,8 +44,8 @@ func TestExit(t *testing.T) {
 	})
 }
 
-// Shutdown waits until the client has its message, and not for one that does not answer.
-func TestShutdown(t *testing.T) {
+// Dismiss waits until the client has its message, and not for one that does not answer.
+func TestDismiss(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		t.Run(fmt.Sprintf("deaf=%v", deaf), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, ctx context.Context) {
@@ -58,8 +58,8 @@ func TestShutdown(t *testing.T) {
 				time.Sleep(time.Second)
 				s.up.Drop(func([]byte) bool { return deaf })
 				start := time.Now()
-				s.live().Shutdown(tlsctl.Restart)
-				if err := s.live().Wait(); err != tlsctl.ErrShutdown {
+				s.live().Dismiss(tlsctl.Restart, errTestOver)
+				if err := s.live().Wait(); err != errTestOver {
 					t.Errorf("ended with %v", err)
 				}
 				took := time.Since(start)

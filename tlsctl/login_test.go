@@ -373,3 +373,40 @@ func TestCertificateRefusedByTLS(t *testing.T) {
 		}
 	})
 }
+
+// An alert that is lost goes out again: the client shall not wait for its whole minute. Where it never arrives the session
+// is over within seconds all the same.
+func TestAlertIsLost(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		t.Run(fmt.Sprintf("for good=%v", deaf), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, ctx context.Context) {
+				s := newSetup(t)
+				s.client.TLS.Certificates[0] = s.issue("alice", x509.ExtKeyUsageServerAuth)
+				owner := new(ctltest.Owner)
+				s.newOwner = func() *ctltest.Owner { return owner }
+				c := s.dial()
+				defer s.done(c)
+				var failed time.Time
+				s.down.Drop(func([]byte) bool {
+					if failed.IsZero() && len(owner.Events()) > 0 {
+						failed = time.Now()
+					}
+					return !failed.IsZero() && (deaf || time.Since(failed) < time.Second)
+				})
+				start := time.Now()
+				within, cancel := context.WithTimeout(ctx, 10*time.Second)
+				defer cancel()
+				err := c.Connect(within)
+				if heard := err != nil && strings.Contains(err.Error(), "remote error: tls: bad certificate"); heard == deaf {
+					t.Errorf("client got %v", err)
+				}
+				if _, ok := errors.AsType[*tlsctl.TLSError](s.live().Wait()); !ok {
+					t.Errorf("session ended with %v", s.live().Wait())
+				}
+				if took := time.Since(start); !deaf && took > 3*time.Second {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
+	}
+}

@@ -4,17 +4,21 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // A Message is a text of the control channel, without its final zero byte. Control bytes in it are sent as '_', and
 // of an over-long one only the beginning.
 type Message string
 
-// What a server may tell all clients.
+// What a server may tell all clients. A comma and a text may follow, or the text alone where a colon ends the word.
 const (
-	Restart     Message = "RESTART"     // connect again
-	RestartNext Message = "RESTART,[N]" // connect again, to the next server of the list
+	Restart     Message = "RESTART"     // connect again; the user types his password again, and a token is forgotten
+	RestartNext Message = "RESTART,[N]" // the same, to the next server of the list
 	Halt        Message = "HALT"        // stop for good
+
+	RestartKeep     Message = "RESTART,[P]:"  // connect again with the same password or token
+	RestartKeepNext Message = "RESTART,[PN]:" // the same, to the next server: OpenVPN 2 alone knows it
 )
 
 // Bounds of messages, zero byte included.
@@ -77,7 +81,7 @@ func authFailed(d *Denial, peer PeerInfo) Message {
 	}
 	switch {
 	case d.Temporary && peer.Can(FeatureTempFailure):
-		m += ",TEMP"
+		m += ",TEMP" + d.retry()
 		if d.Public != "" {
 			m += ":" + Message(d.Public)
 		}
@@ -90,6 +94,21 @@ func authFailed(d *Denial, peer PeerInfo) Message {
 		m += "," + Message(d.Public)
 	}
 	return m
+}
+
+// retry is what a temporary failure says about coming again.
+func (d *Denial) retry() Message {
+	var flags []string
+	if d.Backoff > 0 {
+		flags = append(flags, fmt.Sprintf("backoff %d", max(int(d.Backoff/time.Second), 1)))
+	}
+	if d.Advance != "" {
+		flags = append(flags, "advance "+d.Advance)
+	}
+	if flags == nil {
+		return ""
+	}
+	return Message("[" + strings.Join(flags, ",") + "]")
 }
 
 // An inbound puts a client's messages together again. They end with a zero byte, however the client cut them into

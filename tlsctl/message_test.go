@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The replies of stock servers, with what they add by themselves for the client, come out as they sent them.
@@ -95,6 +96,9 @@ func TestAuthFailed(t *testing.T) {
 		{Denial{Public: "no"}, "AUTH_FAILED,no", "AUTH_FAILED,no"},
 		{Denial{Temporary: true}, "AUTH_FAILED", "AUTH_FAILED,TEMP"},
 		{Denial{Temporary: true, Public: "later"}, "AUTH_FAILED,later", "AUTH_FAILED,TEMP:later"},
+		{Denial{Temporary: true, Public: "later", Backoff: 7500 * time.Millisecond}, "AUTH_FAILED,later", "AUTH_FAILED,TEMP[backoff 7]:later"},
+		{Denial{Temporary: true, Backoff: time.Millisecond, Advance: "no"}, "AUTH_FAILED", "AUTH_FAILED,TEMP[backoff 1,advance no]"},
+		{Denial{Temporary: true, Public: "full", Advance: "remote"}, "AUTH_FAILED,full", "AUTH_FAILED,TEMP[advance remote]:full"},
 		{Denial{Session: true}, "AUTH_FAILED,SESSION:", "AUTH_FAILED,SESSION:"},
 		{Denial{Session: true, Public: "token expired"}, "AUTH_FAILED,SESSION: token expired", "AUTH_FAILED,SESSION: token expired"},
 		{Denial{Challenge: crv1, Public: "no"}, "AUTH_FAILED," + crv1, "AUTH_FAILED," + crv1},

@@ -162,6 +162,12 @@ func tlsFailure(err error) error {
 	return &TLSError{err}
 }
 
+// alerted reports whether a negotiation that failed for err has an alert for its client, which has not acknowledged it.
+func (n *negotiation) alerted(err error) bool {
+	var failed *TLSError
+	return errors.As(err, &failed) && !n.conn.idle()
+}
+
 // readExchange reads the client's key exchange, which is one record.
 func (n *negotiation) readExchange() error {
 	b := make([]byte, maxExchangeSize)

@@ -98,7 +98,7 @@ type Session struct {
 	left        bool         // Owner.Leaving was called
 	leaving     error        // why the session ends, which only waits for last words to arrive
 	until       time.Time    // not longer than this
-	untilAcked  bool         // and not longer than they need
+	lastWords   *negotiation // and not longer than they need here, if set
 	verdict     Message      // AUTH_FAILED, as long as it is not sent
 	verdictAt   time.Time    // when to send it
 	verdictOn   *negotiation // where
@@ -187,20 +187,23 @@ func (s *Session) Tell(m Message) {
 	})
 }
 
-// Shutdown ends the session with ErrShutdown, after m (none if empty) was acknowledged by an established client or
+// Shutdown is Dismiss with ErrShutdown.
+func (s *Session) Shutdown(m Message) { s.Dismiss(m, ErrShutdown) }
+
+// Dismiss ends the session, and Run returns reason, after m (none if empty) was acknowledged by an established client or
 // Timing.Farewell is over.
-func (s *Session) Shutdown(m Message) {
+func (s *Session) Dismiss(m Message, reason error) {
 	s.order(func(now time.Time) {
 		if s.current == nil || m == "" {
-			s.end(ErrShutdown)
+			s.end(reason)
 			return
 		}
 		if s.leaving != nil {
 			return // the client hears something already
 		}
-		s.leave(ErrShutdown)
+		s.leave(reason)
 		s.say(s.current, m)
-		s.until, s.untilAcked = now.Add(s.timing.Farewell), true
+		s.until, s.lastWords = now.Add(s.timing.Farewell), s.current
 	})
 }
 
@@ -355,7 +358,7 @@ func (s *Session) keepTime(now time.Time) {
 			s.say(s.verdictOn, s.verdict)
 			s.verdict, s.until = "", now.Add(s.timing.Linger)
 		}
-		if s.passed(now, s.until) || s.untilAcked && s.current.conn.idle() {
+		if s.passed(now, s.until) || s.lastWords != nil && s.lastWords.conn.idle() {
 			s.end(s.leaving)
 		}
 		return
@@ -478,6 +481,10 @@ func (s *Session) decided(now time.Time, n *negotiation, err error) {
 			at = later
 		}
 		s.refuse(n, denied, at)
+	case n.first && n.alerted(err):
+		// The alert goes out again until it has arrived: a client that hears nothing waits for a minute.
+		s.leave(err)
+		s.until, s.lastWords = now.Add(s.timing.Linger), n
 	case n.first, errors.As(err, &panicked):
 		s.end(err)
 	default:

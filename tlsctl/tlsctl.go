@@ -119,6 +119,10 @@ type Denial struct {
 	Public string
 	// Temporary asks a client that understands it to come again by itself: AUTH_FAILED,TEMP:Public.
 	Temporary bool
+	// Backoff is how long such a client waits before it comes again, and Advance where to: "no" the same address, "addr"
+	// the next one of this server, "remote" the next server of its list. Zero leaves it to the client.
+	Backoff time.Duration
+	Advance string
 	// Session says that it was the token that is not good any more, not the user: AUTH_FAILED,SESSION: Public.
 	Session bool
 	// Challenge, if not empty, is a dynamic challenge, "CRV1:...", in place of Public: the client asks its user and
