@@ -45,7 +45,8 @@ func (a all) Authenticate(ctx context.Context, r *Request) (*Identity, error) {
 			return nil, err
 		}
 		if i == 0 {
-			who = &Identity{Name: id.Name, Groups: slices.Clone(id.Groups), By: id.By}
+			first := *id
+			who, first.Groups = &first, slices.Clone(id.Groups)
 			continue
 		}
 		if id.Name != who.Name {

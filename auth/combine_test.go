@@ -3,6 +3,7 @@ package auth_test
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -68,6 +69,12 @@ func TestAllMustSayYes(t *testing.T) {
 	id, err := auth.All(backend(yes), backend(yes)).Authenticate(t.Context(), &auth.Request{Username: "alice", Password: []byte("x")})
 	if err != nil || id.By != "yes+yes" || !slices.Equal(id.Groups, []string{"g", "g"}) {
 		t.Errorf("two say yes: %+v, %v", id, err)
+	}
+	at := backend(func(_ context.Context, r *auth.Request) (*auth.Identity, error) {
+		return &auth.Identity{Name: r.Username, By: "at", Addr4: netip.MustParseAddr("10.8.0.9")}, nil
+	})
+	if id, err := login(auth.All(at, backend(yes)), "alice", "x"); err != nil || id.Addr4 != netip.MustParseAddr("10.8.0.9") {
+		t.Errorf("what the first says of the user is lost: %+v, %v", id, err)
 	}
 	_, err = login(auth.All(backend(yes), backend(no)), "alice", "x")
 	wantDenied(t, err, "no", auth.PublicRefusal)

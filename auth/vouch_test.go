@@ -114,3 +114,34 @@ func TestFileVouch(t *testing.T) {
 		t.Error("epochs")
 	}
 }
+
+// Who was let in by the file and is not in it any more is told; of others it knows nothing.
+func TestFileTellsOfThoseWhoAreGone(t *testing.T) {
+	path := writeUsers(t, "alice:"+bcryptOf(t, "a")+"\nbob:"+bcryptOf(t, "b"))
+	f := newFile(t, path)
+	connected := []*auth.Identity{
+		{Name: "alice", By: "file"}, {Name: "bob", By: "token+file"}, {Name: "carol", By: "file+totp"}, {Name: "dora", By: "ldap"},
+	}
+	gone := func() (names []string) {
+		changes, err := f.Changes(t.Context(), connected)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range changes {
+			if c.Now != nil || c.Reason == "" {
+				t.Errorf("%+v", c)
+			}
+			names = append(names, c.Name)
+		}
+		return names
+	}
+	if got := gone(); !slices.Equal(got, []string{"carol"}) {
+		t.Errorf("gone: %q", got)
+	}
+	if err := auth.DeleteUser(path, "bob"); err != nil {
+		t.Fatal(err)
+	}
+	if got := gone(); !slices.Equal(got, []string{"bob", "carol"}) {
+		t.Errorf("gone: %q", got)
+	}
+}

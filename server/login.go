@@ -18,6 +18,8 @@ type Login struct {
 	Tokens *auth.Tokens       // what clients log in with afterwards; nil: there are none
 	// Watcher is asked about those who are connected, as often as the configuration says; nil: nobody is.
 	Watcher auth.Watcher
+	// Local is asked too, every few seconds, and waits for nobody; nil: nobody is.
+	Local auth.Watcher
 }
 
 // loginTimeout bounds what the login's back ends may take (S058). The time that a user needs to answer a question is

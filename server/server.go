@@ -75,7 +75,8 @@ type Server struct {
 	sharer         *sharer // nil without port-share
 	alarms         alarms
 	warned         certWarned // the keeper's
-	watched        watched
+	watched        watched    // by the directory
+	watchedHere    watched    // by this machine
 	facts          atomic.Pointer[hooks.Daemon]
 	visits         visits
 	scripting      context.Context // of scripts about clients that are gone

@@ -471,3 +471,27 @@ func TestLoginOptional(t *testing.T) {
 		})
 	}
 }
+
+// S049, F22: a local user who is removed is out within seconds, with and without a token; others stay.
+func TestRemovedLocalUserEnds(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		local := &roll{groups: make(map[string][]string)}
+		local.set("alice", "local")
+		local.set("bob", "local")
+		w.login, w.local = local, local
+		w.start()
+		alice := w.peer("alice", homeAddr, withLogin("alice", "secret")).connect()
+		bob := w.peer("bob", otherAddr, withLogin("bob", "secret")).connect()
+		time.Sleep(time.Minute)
+		local.set("alice")
+		began := time.Now()
+		if text, err := alice.ctl.AwaitMessage(w.ctx, "AUTH_FAILED"); err != nil || text != "AUTH_FAILED,"+auth.PublicRefusal {
+			t.Errorf("alice: %q, %v", text, err)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("alice was out after %v, want 5 s", took)
+		}
+		alice.mustNotReach()
+		bob.mustReach()
+	})
+}

@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// localLook is how often it is asked what this machine itself knows of those who are connected (S049).
+	localLook = 2 * time.Second
 	// watchTime is how long the whole of one look at those who are connected may take.
 	watchTime = 2 * time.Minute
 	// No more than this part of all sessions, in percent, loses anything at once before a human has looked. A few are
@@ -20,7 +22,7 @@ const (
 	watchFew  = 4
 )
 
-// watched is what tells of users while they are connected.
+// watched is what one watcher's looks have in common.
 type watched struct {
 	mu     sync.Mutex
 	paused *live // guarded by mu: the configuration under which too many were affected at once; nil mostly
@@ -28,7 +30,7 @@ type watched struct {
 
 // watch looks at those who are connected until ctx is done.
 func (s *Server) watch(ctx context.Context) {
-	last := time.Now()
+	last, lastLocal := time.Now(), time.Now()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -37,18 +39,21 @@ func (s *Server) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		every := s.live.Load().cfg.LDAPRefresh
-		if every <= 0 || time.Since(last) < every {
+		if l := s.live.Load(); time.Since(lastLocal) >= localLook {
+			s.look(ctx, l.login.Local, &s.watchedHere)
+			lastLocal = time.Now()
+		}
+		l := s.live.Load()
+		if every := l.cfg.LDAPRefresh; every <= 0 || time.Since(last) < every {
 			continue
 		}
-		s.look(ctx)
+		s.look(ctx, l.login.Watcher, &s.watched)
 		last = time.Now()
 	}
 }
 
-// look asks the watcher once, and does what follows. That nobody can be asked ends no session (S062).
-func (s *Server) look(ctx context.Context) {
-	w := s.live.Load().login.Watcher
+// look asks a watcher once, and does what follows. That nobody can be asked ends no session (S062).
+func (s *Server) look(ctx context.Context, w auth.Watcher, before *watched) {
 	if w == nil {
 		return
 	}
@@ -82,7 +87,7 @@ func (s *Server) look(ctx context.Context) {
 			losing += len(list)
 		}
 	}
-	if !s.bearable(losing, total) {
+	if !s.bearable(before, losing, total) {
 		return
 	}
 	for _, change := range changes {
@@ -108,9 +113,8 @@ func loses(was, is *auth.Identity) bool {
 // bearable reports whether what a look has found may be done. When it strikes very many at once, then that is more
 // likely somebody's mistake in the directory than what it is meant to be: nothing is done until it strikes fewer, or
 // until an administrator has reloaded the server.
-func (s *Server) bearable(losing, total int) bool {
+func (s *Server) bearable(w *watched, losing, total int) bool {
 	now := s.live.Load()
-	w := &s.watched
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if losing <= watchFew || losing*100 <= total*watchPart {

@@ -60,6 +60,7 @@ type world struct {
 	apart      bool // the second address is a listener of its own
 	login      auth.Authenticator
 	scripts    *hooks.Runner // nil: none
+	local      auth.Watcher
 	watcher    auth.Watcher
 	tokens     *auth.Tokens
 	pool       StateFile
@@ -136,7 +137,7 @@ func (w *world) start() *world {
 	}
 	srv, err := New(w.cfg, Parts{
 		UDP: listeners, TCP: []StreamListener{&doorway{streams: w.doors}},
-		Device: device, Lanes: w.lanes, Login: Login{Auth: w.login, Tokens: w.tokens, Watcher: w.watcher}, Scripts: w.scripts, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
+		Device: device, Lanes: w.lanes, Login: Login{Auth: w.login, Tokens: w.tokens, Watcher: w.watcher, Local: w.local}, Scripts: w.scripts, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
 	})
 	if err != nil {
 		w.t.Fatal(err)

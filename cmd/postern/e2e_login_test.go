@@ -43,8 +43,8 @@ func TestE2ETokenDirectoryAway(t *testing.T) {
 	v.ping(lab.Lan4, 3, 56)
 }
 
-// A token outlives the server where its key is in a file; is over when its time is, whereupon the client comes in with
-// the password by itself; and dies with its user (S049).
+// A token outlives the server where its key is in a file; is over when its time is, or the password another, whereupon the
+// client comes in with the password by itself; and a user who is removed is out with it (S049).
 func TestE2EToken(t *testing.T) {
 	f := newField(t, "alice")
 	users, key := filepath.Join(f.Dir, "users"), filepath.Join(f.Dir, "token.key")
@@ -65,9 +65,12 @@ func TestE2EToken(t *testing.T) {
 	f.must(srv.Expect("by=file", 1, time.Second))
 	v.ping(lab.Lan4, 3, 56)
 
-	f.postern("user", "del", "--file", users, "alice")
+	// Set anew, the password is the same, but what was got by the old one is over.
+	f.posternInput("alice-secret\n", "user", "passwd", "--file", users, "alice")
 	f.must(v.Expect("AUTH_FAILED,SESSION: token expired", 2, 20*time.Second))
-	f.must(v.Expect("AUTH_FAILED,"+auth.PublicRefusal, 1, 20*time.Second))
+	v.up(4)
+	f.postern("user", "del", "--file", users, "alice")
+	f.must(v.Expect("AUTH_FAILED,"+auth.PublicRefusal, 2, 20*time.Second)) // in the session, and from the next
 }
 
 // enrol gives a user a secret by the command, as printed for an authenticator app.

@@ -50,7 +50,7 @@ func (k *logins) login(cfg *config.Config) (server.Login, error) {
 	if err != nil {
 		return l, err
 	}
-	l.Watcher = b.watcher
+	l.Watcher, l.Local = b.watcher, b.local
 	if cfg.LoginByCert {
 		l.Auth = b.alone
 		return l, nil
@@ -92,6 +92,7 @@ type backEnds struct {
 	epoch   func(name string) string // of those this machine knows; nil: of none
 	alone   auth.Authenticator       // of those who come with a certificate alone; nil: nobody does
 	watcher auth.Watcher             // of those who are connected; nil: nobody looks
+	local   auth.Watcher             // the same, of local users
 	// external must agree to a good token where that is not enough by itself (external-auth).
 	external []auth.Authenticator
 }
@@ -110,7 +111,7 @@ func (k *logins) backEnds(cfg *config.Config) (b backEnds, err error) {
 		if err != nil {
 			return b, fmt.Errorf("%s: auth-users-file: %w", cfg.Path, err)
 		}
-		b.epoch = file.Epoch
+		b.epoch, b.local = file.Epoch, file
 		if b.login == nil {
 			b.login, b.voucher = file, file
 		} else {

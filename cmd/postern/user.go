@@ -14,8 +14,8 @@ import (
 	"postern/auth"
 )
 
-// userCommand edits the local user file of auth-users-file, and the secrets of auth-totp-file. A running server sees the
-// change at the next login.
+// userCommand edits the local user file of auth-users-file, and the secrets of auth-totp-file. A running server sees a
+// change at once.
 func userCommand() *cli.Command {
 	file := &cli.StringFlag{
 		Name: "file", Aliases: []string{"f"}, Value: "users",
