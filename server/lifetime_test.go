@@ -504,6 +504,7 @@ func TestDiskHangs(t *testing.T) {
 type memoryFile struct {
 	mu    sync.Mutex
 	bytes []byte
+	aside []byte
 	hang  chan struct{} // saves wait for it, if it is not nil
 }
 
@@ -523,7 +524,47 @@ func (f *memoryFile) Save(b []byte) error {
 	return nil
 }
 
+func (f *memoryFile) SetAside() (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.aside = slices.Clone(f.bytes)
+	return "aside", nil
+}
+
 func (f *memoryFile) String() string {
 	b, _ := f.Load()
 	return string(b)
+}
+
+// A pool file that was cut, zeroed or garbled ends no start: what can be read of it counts, it is set aside whole, and
+// somebody is told (F08, S112).
+func TestBrokenPoolFile(t *testing.T) {
+	const good = "alice,10.8.0.9,fd00:8::1007\nbob,10.8.0.11,fd00:8::1009\n"
+	for name, broken := range map[string]string{
+		"cut":     good[:40],
+		"zeroed":  strings.Repeat("\x00", 200_000),
+		"garbled": "alice,10.8.0.9,fd00:8::1007\nbo\xffb,10.9\x00.0.11,\n",
+		"foreign": "some other file\n",
+	} {
+		inBubble(t, func(t *testing.T, w *world) {
+			file := &memoryFile{bytes: []byte(broken)}
+			w.pool = file
+			w.cfg.PoolPersist, w.cfg.PoolPersistEvery = "ipp.txt", 10*time.Minute
+			w.start()
+			alice := w.peer("alice", homeAddr).connect()
+			if got, want := alice.addr4().String(), "10.8.0.9"; strings.HasPrefix(broken, "alice") && got != want {
+				t.Errorf("%s: alice has %s, want %s", name, got, want)
+			}
+			time.Sleep(3 * time.Second)
+			if string(file.aside) != broken {
+				t.Errorf("%s: %d bytes were set aside, want %d", name, len(file.aside), len(broken))
+			}
+			if n := w.log.count("pool file cannot be read whole"); n != 1 {
+				t.Errorf("%s: somebody was told %d times", name, n)
+			}
+			if !strings.Contains(file.String(), "alice,"+alice.addr4().String()) {
+				t.Errorf("%s: the file was not written anew: %q", name, file)
+			}
+		})
+	}
 }

@@ -130,9 +130,7 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	}
 	s.adopt(&live{cfg: cfg, login: parts.Login, creds: creds})
 	if s.pool != nil && parts.Pool != nil {
-		if err := s.readPool(parts.Pool, cfg.PoolPersist); err != nil {
-			return nil, fmt.Errorf("read %s: %w", cfg.PoolPersist, err)
-		}
+		s.readPool(parts.Pool, cfg.PoolPersist)
 	}
 	limits := tlsctl.NewLimits(tlsctl.LimitOptions{HandWindow: cfg.HandWindow, Resets: cfg.ConnectFreqInitial.N, Period: cfg.ConnectFreqInitial.Period})
 	for _, l := range parts.UDP {

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -11,6 +12,8 @@ import (
 type StateFile interface {
 	Load() ([]byte, error)
 	Save(b []byte) error
+	// SetAside keeps the contents under another name, which it returns.
+	SetAside() (name string, err error)
 }
 
 // filesEnd is how long the end of the server waits for its last files to be written.
@@ -44,17 +47,34 @@ func (s *Server) keepFiles(ctx context.Context) {
 	}
 }
 
-// readPool remembers what the pool's file says.
-func (s *Server) readPool(file StateFile, name string) error {
+// readPool remembers what the pool's file says. What cannot be read ends no start: the file is set aside, and written anew
+// from what could (F08, S112).
+func (s *Server) readPool(file StateFile, name string) {
 	b, err := file.Load()
-	if err != nil {
-		return err
+	var warnings []string
+	if err == nil {
+		warnings, err = s.pool.read(bytes.NewReader(b))
 	}
-	warnings, err := s.pool.read(bytes.NewReader(b))
-	for _, w := range warnings {
+	const most = 10 // lines of log, however broken the file is
+	for i, w := range warnings {
+		if i == most {
+			s.log.Warn().Str("file", name).Msgf("and %d lines more", len(warnings)-most)
+			break
+		}
 		s.log.Warn().Str("file", name).Msg(w)
 	}
-	return err
+	if err == nil && len(warnings) == 0 {
+		return
+	}
+	if err == nil {
+		err = fmt.Errorf("%s: %d lines make no sense", name, len(warnings))
+	}
+	aside, failed := file.SetAside()
+	if failed != nil {
+		aside = "nowhere: " + failed.Error()
+	}
+	s.log.Error().Err(err).Str("alarm", "pool file").Str("kept", aside).Msg("the pool file cannot be read whole: clients may get other addresses")
+	s.pool.touch()
 }
 
 // save writes what is remembered of the pool, when it changed. A full disk stops nothing: it is tried again (F09).

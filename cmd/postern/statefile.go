@@ -108,3 +108,13 @@ func (s *stateFile) replace(b []byte) error {
 	defer dir.Close()
 	return dir.Sync()
 }
+
+// SetAside implements server.StateFile.
+func (s *stateFile) SetAside() (string, error) {
+	b, err := s.Load()
+	if err != nil {
+		return "", err
+	}
+	name := s.f.Name() + ".broken"
+	return name, replaceFile(name, b)
+}
