@@ -32,11 +32,12 @@ func (o *outside) train(b []byte) link.Train {
 	return link.Train{Addr: o.addr, Bytes: b, Size: len(b), Local: o.local}
 }
 
-// path is how a client is reached now. Immutable; a float publishes a new one.
+// path is how a client is reached now. Immutable; a float publishes a new one, and so does what is learnt of the way.
 type path struct {
 	outside
 	sock link.Socket
 	home *sender // who keeps this client's packets in order
+	way
 }
 
 // client is where a session, its keys and its addresses meet. It is the tlsctl.Owner of its session (admit.go).
@@ -67,8 +68,9 @@ type client struct {
 	floated     atomic.Int64 // when it last changed its address, time since Server.started; 0: never
 	gone        atomic.Bool
 
-	activity activity          // the keeper's
-	asked    asked             // the keeper's
+	activity activity // the keeper's
+	asked    asked    // the keeper's
+	errors   perSecond
 	renewed  int64             // the keeper's: Server.clock when tokens were renewed last; 0: not yet
 	tokens   auth.TokenSession // of its logins
 	rx, tx   traffic

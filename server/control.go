@@ -100,7 +100,7 @@ func (k *gatekeeper) greet(ctx context.Context, g *greeting) {
 	reply, o := k.gate.GreetAt(time.Now(), g.from.addr, g.from.local.Addr, g.buf[:g.n])
 	switch {
 	case o != nil:
-		k.srv.open(ctx, k.gate, o, &path{g.from, g.u.sock, g.u.lane.sender}, false)
+		k.srv.open(ctx, k.gate, o, &path{outside: g.from, sock: g.u.sock, home: g.u.lane.sender}, false)
 	case reply != nil:
 		one := [1]link.Train{g.from.train(reply)}
 		_ = g.u.sock.Send(one[:]) // a full send buffer drops it (S006)

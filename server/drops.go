@@ -21,11 +21,13 @@ const (
 	dropLinkLocal              // fe80:: chatter, normal
 	dropOversize               // longer than an arena
 	dropCompressed             // not framed as agreed (S079)
+	dropTooBig                 // too large for the way to its client; who sent it is told
+	dropBlocked                // IPv6 with block-ipv6; who sent it is told
 	dropKinds
 )
 
 var dropNames = [dropKinds]string{"malformed", "no-client", "no-key", "auth", "replay", "inner", "source", "no-route",
-	"key-spent", "gate-busy", "stranger", "not-up", "link-local", "oversize", "compressed"}
+	"key-spent", "gate-busy", "stranger", "not-up", "link-local", "oversize", "compressed", "too-big", "blocked"}
 
 func (d drop) String() string { return dropNames[d] }
 

@@ -36,6 +36,7 @@ func (s *Server) keep(ctx context.Context) {
 		for _, c := range clients {
 			c.tend(live, now, clock)
 		}
+		s.learnPaths(clients, clock)
 		clear(clients) // the dead ones are garbage
 		if clock%hushReport == 0 {
 			if n := s.hush.taken(); n > 0 {

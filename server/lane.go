@@ -275,7 +275,7 @@ func (u *uplink) finish(t *link.Train, now int64) {
 		return
 	}
 	if p := c.path.Load(); p.addr != t.Addr || p.sock != u.sock || p.local != t.Local {
-		u.lane.srv.float(c, p, &path{u.where(t), u.sock, u.lane.sender})
+		u.lane.srv.float(c, p, &path{outside: u.where(t), sock: u.sock, home: u.lane.sender})
 	}
 }
 
@@ -298,6 +298,13 @@ func (u *uplink) payload(r *run, b []byte) {
 		}
 		return
 	}
+	if srv.blockIPv6 && src.Is6() {
+		srv.drops.add(dropBlocked)
+		if e := srv.noRoute(r.c, b); e != nil {
+			u.forward = append(u.forward, forwarded{r.c, e})
+		}
+		return
+	}
 	if !r.c.owns(r.m, src) {
 		if src.IsLinkLocalUnicast() {
 			srv.drops.add(dropLinkLocal) // every client sends router solicitations
@@ -311,6 +318,13 @@ func (u *uplink) payload(r *run, b []byte) {
 	if srv.clientToClient {
 		if dst, ok := tun.Destination(b); ok {
 			if to := srv.table.inside(dst); to != nil && to != r.c {
+				if pt := to.path.Load(); pt.refuses(b) {
+					srv.drops.add(dropTooBig)
+					if e := srv.tooBig(to.member.Load(), pt, b, r.c); e != nil {
+						u.forward = append(u.forward, forwarded{r.c, e})
+					}
+					return
+				}
 				u.forward = append(u.forward, forwarded{to, b})
 				return
 			}

@@ -77,12 +77,12 @@ func newBench(t testing.TB, members int) *bench {
 	srv, err := New(w.cfg, Parts{Device: tuntest.New(tuntest.Options{}), Log: zerolog.Nop()})
 	must(t, err)
 	b := &bench{srv: srv}
-	b.lane = &lane{srv: srv, queue: &b.queue, sender: newSender(srv)}
+	b.lane = &lane{srv: srv, queue: &b.queue, sender: newSender(srv, &b.queue)}
 	b.uplink = &uplink{lane: b.lane, sock: &b.sock, door: b, merge: tun.NewCoalescer(&b.queue)}
 	for i := range members {
 		m := &benchMember{inside: plus(w.cfg.Pool4.First, i), addr: netip.AddrPortFrom(homeAddr.Addr(), uint16(40000+i))}
 		m.c = &client{srv: srv}
-		m.c.path.Store(&path{outside{door: b, addr: m.addr}, &b.sock, b.lane.sender})
+		m.c.path.Store(&path{outside: outside{door: b, addr: m.addr}, sock: &b.sock, home: b.lane.sender})
 		srv.table.clients[m.c] = struct{}{}
 		secret := func(j int) []byte {
 			return slices.Concat(binary.BigEndian.AppendUint64(nil, uint64(2*i+j+1)), make([]byte, 120))

@@ -10,7 +10,7 @@ import (
 // fixed names the settings that a running server cannot change, and the directives an administrator knows them by.
 var fixed = []struct{ field, directive string }{
 	{"Listen", "local, port or proto"}, {"SendBuf", "sndbuf"}, {"RecvBuf", "rcvbuf"}, {"MaxClients", "max-clients"}, {"TCPQueue", "tcp-queue-limit"},
-	{"Multihome", "multihome"}, {"SameInterface", "multihome"}, {"BindDev", "bind-dev"}, {"Mark", "mark"}, {"MTUDisc", "mtu-disc"}, {"PassTOS", "passtos"},
+	{"Multihome", "multihome"}, {"SameInterface", "multihome"}, {"BindDev", "bind-dev"}, {"Mark", "mark"}, {"MTUDisc", "mtu-disc"}, {"PassTOS", "passtos"}, {"BlockIPv6", "block-ipv6"},
 	{"PortShare", "port-share"}, {"Balancers", "proxy-protocol-from"},
 	{"Dev", "dev"}, {"MTU", "tun-mtu"}, {"TxQueue", "txqueuelen"}, {"Topology", "topology"},
 	{"Addr4", "server"}, {"Addr6", "server-ipv6"}, {"Pool4", "ifconfig-pool"}, {"Pool6", "ifconfig-ipv6-pool"}, {"Pool6Bits", "server-ipv6"},

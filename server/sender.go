@@ -17,7 +17,8 @@ const maxTrain = 64
 // A sender puts one lane's packets on the wire: it takes packet ids, seals, and sends trains, in that order and under
 // one mutex, so that the packets of its clients leave in the order of their ids.
 type sender struct {
-	srv *Server
+	srv   *Server
+	queue tun.Queue // the lane's, for errors to who sent too much
 
 	mu      sync.Mutex
 	arena   []byte
@@ -33,8 +34,8 @@ type sender struct {
 	control [64]byte // a ping's payload
 }
 
-func newSender(s *Server) *sender {
-	return &sender{srv: s, arena: make([]byte, arenaSize)}
+func newSender(s *Server, q tun.Queue) *sender {
+	return &sender{srv: s, queue: q, arena: make([]byte, arenaSize)}
 }
 
 // send seals those of a batch that are at home here, and sends them. Their places in to are cleared; next is where
@@ -124,6 +125,13 @@ func (s *sender) add(c *client, p *tun.Packet) {
 		seg, err := p.Segment(i)
 		if err != nil {
 			s.srv.drops.add(dropInner)
+			break
+		}
+		if i == 0 && pt.refuses(seg) {
+			s.srv.drops.add(dropTooBig)
+			if e := s.srv.tooBig(m, pt, seg, c); e != nil {
+				_ = s.queue.Write([][]byte{e}, tun.GSO{}) // the queue counts what it cannot take
+			}
 			break
 		}
 		if n == 1 {

@@ -31,6 +31,8 @@ type Parts struct {
 	Control net.Listener // where postern status asks; nil: nowhere
 	Status  StateFile    // the status file, opened while there were rights to; nil: none
 	Pool    StateFile    // ifconfig-pool-persist; nil: none
+	// PathMTU asks the kernel for the largest packet that a client's path takes whole; nil: every path takes all.
+	PathMTU func(to netip.AddrPort, local link.Local) (int, error)
 	// Management is told of states and clients; nil: nobody. Its owner is a ManagementOwner.
 	Management *management.Interface
 	// Scripts runs the administrator's scripts; nil: there are none.
@@ -63,6 +65,7 @@ type Server struct {
 
 	clientToClient bool
 	passTOS        bool
+	blockIPv6      bool
 	started        time.Time
 	clock          atomic.Int64 // whole seconds since started; the keeper moves it
 	live           atomic.Pointer[live]
@@ -123,7 +126,7 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	}
 	s := &Server{
 		parts: parts, log: parts.Log, table: newTable(cfg), half: newHalfOpen(), pool: newPool(cfg),
-		clientToClient: cfg.ClientToClient, passTOS: cfg.PassTOS, started: time.Now(), drained: make(chan struct{}),
+		clientToClient: cfg.ClientToClient, passTOS: cfg.PassTOS, blockIPv6: cfg.BlockIPv6, started: time.Now(), drained: make(chan struct{}),
 	}
 	if cfg.PortShare.Host != "" {
 		s.sharer = newSharer(cfg.PortShare)
@@ -176,7 +179,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("open queues of %s: %w", s.parts.Device.Name(), err)
 	}
 	for _, q := range queues {
-		s.lanes = append(s.lanes, &lane{srv: s, queue: q, sender: newSender(s)})
+		s.lanes = append(s.lanes, &lane{srv: s, queue: q, sender: newSender(s, q)})
 	}
 	// Sessions outlive ctx: they are told that the server ends, and have a moment to say so.
 	living, stop := context.WithCancelCause(context.WithoutCancel(ctx))

@@ -61,6 +61,7 @@ type ClientStatus struct {
 	Cipher   string         `json:"cipher,omitempty"`
 	Version  string         `json:"version,omitempty"`
 	Platform string         `json:"platform,omitempty"`
+	PathMTU  int            `json:"path_mtu,omitempty"` // as the kernel knows it; 0 over TCP
 }
 
 // Snapshot gathers the server's state. Any goroutine.
@@ -89,6 +90,7 @@ func (s *Server) Snapshot() Snapshot {
 			Received: c.rx.bytes.Load(), Sent: c.tx.bytes.Load(), Since: c.opened,
 			LastSeen: s.started.Add(time.Duration(c.rx.last.Load()) * time.Second),
 			Peer:     int64(g.peer), Cipher: cipher, Version: g.peerInfo.Version(), Platform: g.peerInfo.Platform(),
+			PathMTU: p.mtu,
 		})
 	}
 	slices.SortFunc(snap.Clients, func(a, b ClientStatus) int {

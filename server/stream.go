@@ -178,7 +178,7 @@ func (s *Server) greet(ctx context.Context, st *link.Stream, counted netip.Addr,
 		s.drops.add(dropStranger)
 		return nil, false
 	}
-	c = s.open(ctx, s.streamGate, o, &path{outside{door: st, addr: from}, st, lane.sender}, true)
+	c = s.open(ctx, s.streamGate, o, &path{outside: outside{door: st, addr: from}, sock: st, home: lane.sender}, true)
 	if c == nil {
 		return nil, false
 	}

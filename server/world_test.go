@@ -67,7 +67,8 @@ type world struct {
 	status     StateFile
 	srv        *Server
 	log        *logBook
-	doors      chan *link.Stream // streams to be accepted; closed with the server
+	pathMTU    func(netip.AddrPort, link.Local) (int, error) // what the kernel says of paths; nil: it is not asked
+	doors      chan *link.Stream                             // streams to be accepted; closed with the server
 	cancel     context.CancelFunc
 	ended      chan error
 	ctx        context.Context // of everything a peer waits for
@@ -136,7 +137,7 @@ func (w *world) start() *world {
 		listeners = []UDPListener{{Local: hubAddr, Sockets: sockets[:1]}, {Local: hubAddr2, Sockets: sockets[1:]}}
 	}
 	srv, err := New(w.cfg, Parts{
-		UDP: listeners, TCP: []StreamListener{&doorway{streams: w.doors}},
+		PathMTU: w.pathMTU, UDP: listeners, TCP: []StreamListener{&doorway{streams: w.doors}},
 		Device: device, Lanes: w.lanes, Login: Login{Auth: w.login, Tokens: w.tokens, Watcher: w.watcher, Local: w.local}, Scripts: w.scripts, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 
 	"postern/server"
 	"postern/server/config"
@@ -11,6 +12,9 @@ import (
 // listen opens the sockets, but for those that systemd has opened.
 func (h *host) listen(cfg *config.Config, parts *server.Parts) error {
 	both := link.SocketOptions{Device: cfg.BindDev, Mark: cfg.Mark, Discover: discover[cfg.MTUDisc]}
+	if cfg.MTUDisc != "no" {
+		parts.PathMTU = func(to netip.AddrPort, local link.Local) (int, error) { return link.PathMTU(to, local, both) }
+	}
 	socks, err := takePassed()
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ type Config struct {
 	MTUDisc                  string // no, maybe, yes; "" leaves it to the system
 	PortShare                PortShare
 	Balancers                []netip.Prefix // Postern: proxy-protocol-from
+	BlockIPv6                bool
 	PassTOS                  bool
 
 	MaxClients int

@@ -44,14 +44,14 @@ func TestValues(t *testing.T) {
 		{"max-clients 7\ntcp-queue-limit 9", func(c *Config) any { return []int{c.MaxClients, c.TCPQueue} }, []int{7, 9}},
 
 		// Device and addresses.
-		{"", func(c *Config) any { return []any{c.Dev, c.MTU, c.TxQueue, c.MSSFix} }, []any{"tun", 1500, 0, MSSFix{1492, MSSMTU}}},
+		{"", func(c *Config) any { return []any{c.Dev, c.MTU, c.TxQueue, c.MSSFix} }, []any{"tun", 1500, 0, MSSFix{Max: 1450}}},
 		{"dev tun7\ntun-mtu 1400\ntxqueuelen 500", func(c *Config) any { return []any{c.Dev, c.MTU, c.TxQueue, c.MSSFix} }, []any{"tun7", 1400, 500, MSSFix{1400, MSSFixed}}},
 		{"dev vpn0\ndev-type tun", func(c *Config) any { return c.Dev }, "vpn0"},
 		{"dev-type tun\ndev tapestry", func(c *Config) any { return c.Dev }, "tapestry"},
 		{"max-packet-size 1200", func(c *Config) any { return []any{c.MaxPacket, c.MSSFix} }, []any{1200, MSSFix{1200, MSSMTU}}},
 		{"mssfix 1400", func(c *Config) any { return c.MSSFix }, MSSFix{1400, MSSLink}},
 		{"mssfix 1400 fixed\ntun-mtu 1300", func(c *Config) any { return c.MSSFix }, MSSFix{1400, MSSFixed}},
-		{"mssfix", func(c *Config) any { return c.MSSFix }, MSSFix{1492, MSSMTU}},
+		{"mssfix", func(c *Config) any { return c.MSSFix }, MSSFix{Max: 1450}},
 		{"mssfix 0", func(c *Config) any { return c.MSSFix }, MSSFix{}},
 		{"", func(c *Config) any { return []string{c.Addr4.String(), c.Pool4.First.String(), c.Pool4.Last.String()} }, []string{"10.9.0.1/24", "10.9.0.2", "10.9.0.254"}},
 		{"server 10.0.0.0 255.255.255.248", func(c *Config) any { return []string{c.Addr4.String(), c.Pool4.First.String(), c.Pool4.Last.String()} }, []string{"10.0.0.1/29", "10.0.0.2", "10.0.0.6"}},

@@ -21,7 +21,7 @@ var deviceRows = []row{
 	accept("tun-mtu-extra", "N", "there is no extra room on a tun device"),
 	accept("link-mtu", "N", "it only appears in a consistency check that clients no longer act on"),
 	accept("udp-mtu", "N", "it only appears in a consistency check that clients no longer act on"),
-	use("mssfix", "[N [mtu|fixed]]", "Lower TCP's segment size so that encrypted packets have at most N bytes: of UDP payload, with `mtu` of the whole outer packet, with `fixed` inside. Default 1492 mtu, or with another tun-mtu that value fixed; 0 switches it off.", setMSSFix),
+	use("mssfix", "[N [mtu|fixed]]", "Lower TCP's segment size so that encrypted packets have at most N bytes: of UDP payload, with `mtu` of the whole outer packet, with `fixed` inside. Default 1450, as in OpenVPN up to 2.5, or with another tun-mtu that value fixed; 0 switches it off.", setMSSFix),
 	refuse("fragment", "remove the line, also in profiles: fragments of datagrams are not supported, and `mssfix` keeps packets small enough"),
 	accept("mtu-test", "", "a test that clients start is answered by nobody and ends by itself"),
 	use("max-packet-size", "N", "The largest control packet with its IP and UDP headers, 154 to 2048; default 1250. Without `mssfix` it also sets that, as `mtu`.", setMaxPacket),
@@ -35,7 +35,7 @@ var deviceRows = []row{
 	accept("persist-local-ip", "", "the listening addresses are those of the configuration"),
 	accept("persist-remote-ip", "", "clients only"),
 	accept("tun-ipv6", "", "IPv6 needs no switch since OpenVPN 2.4"),
-	later("block-ipv6", "", "remove the line; IPv6 from clients without an IPv6 address is dropped"),
+	use("block-ipv6", "", "Answer IPv6 packets of clients with an error instead of forwarding them, so that their programs take IPv4 at once.", switchOn(func(c *Config) *bool { return &c.BlockIPv6 })),
 	accept("disable-dco", "", "there is no kernel data path to switch off"),
 	accept("client-nat", "snat|dnat NET MASK ALIAS", "clients only"),
 	refuse("allow-recursive-routing", "not possible in a server: remove the line"),
@@ -215,7 +215,7 @@ func (d *draft) finishDevice() {
 	case d.maxPacketGiven:
 		c.MSSFix = MSSFix{Max: c.MaxPacket, Mode: MSSMTU}
 	case c.MTU == 1500:
-		c.MSSFix = MSSFix{Max: 1492, Mode: MSSMTU}
+		c.MSSFix = MSSFix{Max: 1450}
 	default:
 		c.MSSFix = MSSFix{Max: c.MTU, Mode: MSSFixed}
 	}

@@ -153,6 +153,9 @@ func (s *sender) flush() error {
 				s.drop(s.messages[next].packets, s.errno)
 			}
 		default:
+			if s.errno == unix.EMSGSIZE {
+				s.u.tooLarge(m.addr)
+			}
 			s.drop(m.packets, s.errno)
 			next++
 		}
@@ -167,6 +170,7 @@ func (s *sender) refused(m *message) bool {
 		s.gso = false
 	case unix.EMSGSIZE, unix.EINVAL: // a packet is larger than the path takes; EINVAL before Linux 6.13
 		s.narrow.add(m.addr, m.size)
+		s.u.tooLarge(m.addr)
 	default:
 		return false
 	}

@@ -15,6 +15,7 @@ const (
 	defaultSocketBuf = 4 << 20
 	maxDatagram      = 65507 // the largest UDP payload over IPv4
 	readBuf          = 1 << 16
+	narrowMemory     = 64 // addresses waiting for Narrow
 
 	// sendPatience is how long one Send may wait while the socket's own send buffer is full. That is the local
 	// interface pushing back, not a client: it empties at line rate, so waiting a moment loses less than dropping.
@@ -46,6 +47,8 @@ type UDP struct {
 	moves  mover
 	close  sync.Once
 	closed chan struct{}
+
+	narrow chan netip.Addr // addresses that took no packet of the size they were sent, see Narrow
 
 	in  inCounters // written by the goroutine in Receive
 	_   [64]byte   // the two directions run on different cores
@@ -118,6 +121,25 @@ func (u *UDP) Close() error {
 		err = u.conn.Close()
 	})
 	return err
+}
+
+// Narrow returns an address that a packet was too large for since it was asked last; not ok when there is none, or no
+// more. When many are waiting, others are forgotten. Any goroutine.
+func (u *UDP) Narrow() (addr netip.Addr, ok bool) {
+	select {
+	case addr = <-u.narrow:
+		return addr, true
+	default:
+		return addr, false
+	}
+}
+
+// tooLarge remembers an address for Narrow.
+func (u *UDP) tooLarge(addr netip.Addr) {
+	select {
+	case u.narrow <- addr:
+	default:
+	}
 }
 
 // LocalAddr is the address the socket is bound to, with the port the kernel chose when none was asked for.

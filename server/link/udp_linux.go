@@ -57,7 +57,7 @@ func listenLane(addr netip.AddrPort, o UDPOptions, i, lanes int) (*UDP, error) {
 		return nil, err
 	}
 	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	u := &UDP{conn: conn, local: local, closed: make(chan struct{})}
+	u := &UDP{conn: conn, local: local, closed: make(chan struct{}), narrow: make(chan netip.Addr, narrowMemory)}
 	if i == 0 && lanes > 1 {
 		// The first socket binds alone and shares only then. Otherwise a second server, started by mistake on the
 		// same port, would be let in and take half of the clients.

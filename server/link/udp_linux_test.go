@@ -166,24 +166,33 @@ func namespaces(t *testing.T, mtu int) (a, b string) {
 func listenIn(t *testing.T, ns string, addr string, o link.UDPOptions) *link.UDP {
 	t.Helper()
 	var socks []*link.UDP
+	within(t, ns, func() (err error) {
+		socks, err = link.ListenUDP(netip.MustParseAddrPort(addr), o)
+		return err
+	})
+	t.Cleanup(func() { socks[0].Close() })
+	return socks[0]
+}
+
+// within runs f in a network namespace.
+func within(t *testing.T, ns string, f func() error) {
+	t.Helper()
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine, and its namespace with it
-		f, err := os.Open("/run/netns/" + ns)
+		file, err := os.Open("/run/netns/" + ns)
 		if err == nil {
-			defer f.Close()
-			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+			defer file.Close()
+			err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
 		}
 		if err == nil {
-			socks, err = link.ListenUDP(netip.MustParseAddrPort(addr), o)
+			err = f()
 		}
 		done <- err
 	}()
 	if err := <-done; err != nil {
-		t.Fatalf("listen in %s: %v", ns, err)
+		t.Fatalf("in %s: %v", ns, err)
 	}
-	t.Cleanup(func() { socks[0].Close() })
-	return socks[0]
 }
 
 // Packets too large for the path arrive all the same, as fragments, and the kernel is asked to split only once.
@@ -206,6 +215,9 @@ func TestUDPNarrowPath(t *testing.T) {
 			if st := from.Stats(); st.Singly != 1 || st.Dropped != 0 {
 				t.Errorf("%d trains refused by the kernel, %d packets dropped, want 1 and 0: %v",
 					st.Singly, st.Dropped, st.SendErrors)
+			}
+			if a, ok := from.Narrow(); !ok || a != to.LocalAddr().Addr() {
+				t.Errorf("the path that was too narrow is %v, %v", a, ok)
 			}
 		})
 	}

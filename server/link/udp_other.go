@@ -22,7 +22,7 @@ func ListenUDP(addr netip.AddrPort, o UDPOptions) ([]*UDP, error) {
 	// As much as the system allows: a smaller buffer is no reason not to serve.
 	conn.SetReadBuffer(orDefault(o.RecvBuf, defaultSocketBuf))
 	conn.SetWriteBuffer(orDefault(o.SendBuf, defaultSocketBuf))
-	u := &UDP{conn: conn, local: conn.LocalAddr().(*net.UDPAddr).AddrPort(), closed: make(chan struct{})}
+	u := &UDP{conn: conn, local: conn.LocalAddr().(*net.UDPAddr).AddrPort(), closed: make(chan struct{}), narrow: make(chan netip.Addr, narrowMemory)}
 	u.moves = newPlain(u)
 	return []*UDP{u}, nil
 }

@@ -80,6 +80,9 @@ func (p *plain) send(trains []Train) error {
 				p.drop(syscall.EAGAIN) // what the kernel said before the wait
 				clogged = true
 			default:
+				if errors.Is(err, syscall.EMSGSIZE) {
+					p.u.tooLarge(t.Addr.Addr())
+				}
 				p.drop(err)
 			}
 		}
