@@ -360,6 +360,35 @@ func TestCodeOnceASession(t *testing.T) {
 	}
 }
 
+// Of many who come with one code at once, one is let in.
+func TestCodeOnceAtOneTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.cfg.DuplicateCN = true
+		s := w.withCodes(auth.TOTPOptions{Guesses: auth.ThrottleOptions{PerUserAndSource: 100, BadBinds: 100}})
+		w.start()
+		cert, err := w.ca.Issue("alice", x509.ExtKeyUsageClientAuth, nil)
+		must(t, err)
+		const n = 20
+		results := make(chan error, n)
+		password := static("secret", s.code("alice"))
+		for i := range n {
+			p := w.peerWith(cert, from(1+i), withLogin("alice", password))
+			go func() { results <- p.ctl.Connect(w.ctx) }()
+		}
+		in := 0
+		for range n {
+			if err := <-results; err == nil {
+				in++
+			} else if err.Error() != "AUTH_FAILED,"+auth.PublicRefusal {
+				t.Error(err)
+			}
+		}
+		if in != 1 {
+			t.Errorf("%d were let in, want one", in)
+		}
+	})
+}
+
 // A reload keeps in mind which codes are spent, and answers to challenges of before are good.
 func TestReloadKeepsCodes(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
