@@ -20,6 +20,15 @@ type Addresses struct {
 // addresses, in the form that the client takes by what it says about itself. What the session adds by itself is not
 // among it.
 func PushList(cfg *config.Config, set *config.Client, a Addresses, peer tlsctl.PeerInfo) []string {
+	l := compilePush(cfg, set, a, peer)
+	texts := make([]string, len(l.options))
+	for i, o := range l.options {
+		texts[i] = o.text
+	}
+	return texts
+}
+
+func compilePush(cfg *config.Config, set *config.Client, a Addresses, peer tlsctl.PeerInfo) *pushList {
 	l := &pushList{cfg: cfg, to: newPushTarget(peer)}
 	for _, text := range set.Pushes(cfg.Push) {
 		l.add(text)
@@ -30,11 +39,7 @@ func PushList(cfg *config.Config, set *config.Client, a Addresses, peer tlsctl.P
 	l.suitRoutes()
 	l.guard()
 	l.suitDNS()
-	texts := make([]string, len(l.options))
-	for i, o := range l.options {
-		texts[i] = o.text
-	}
-	return texts
+	return l
 }
 
 // A pushTarget is what a client's version and system take. All of it is claimed only: it decides how things are said

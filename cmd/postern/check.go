@@ -28,7 +28,7 @@ func checkCommand() *cli.Command {
 		},
 		Action: func(c *cli.Context) error {
 			path := c.String("config")
-			_, report, err := config.Load(path)
+			cfg, report, err := config.Load(path)
 			var problems config.Errors
 			if err != nil && !errors.As(err, &problems) {
 				return err
@@ -37,7 +37,7 @@ func checkCommand() *cli.Command {
 			if c.Bool("json") {
 				show = printCheckJSON
 			}
-			if err := show(c.App.Writer, path, report, problems); err != nil {
+			if err := show(c.App.Writer, path, cfg, report, problems); err != nil {
 				return fmt.Errorf("print the report: %w", err)
 			}
 			if len(problems) > 0 {
@@ -48,8 +48,9 @@ func checkCommand() *cli.Command {
 	}
 }
 
-// printCheck prints a table with a row for each directive, and a line that sums it up.
-func printCheck(w io.Writer, path string, report *config.Report, problems config.Errors) error {
+// printCheck prints a table with a row for each directive, where clients send their traffic, and a line that sums it up.
+// cfg is nil when the configuration is refused.
+func printCheck(w io.Writer, path string, cfg *config.Config, report *config.Report, problems config.Errors) error {
 	var table bytes.Buffer
 	t := tabwriter.NewWriter(&table, 0, 8, 2, ' ', 0)
 	for _, e := range report.Entries {
@@ -72,6 +73,9 @@ func printCheck(w io.Writer, path string, report *config.Report, problems config
 		for _, p := range problems {
 			fmt.Fprintln(w, printable(p.Error()))
 		}
+	}
+	if err := printPaths(w, cfg); err != nil {
+		return err
 	}
 	_, err := fmt.Fprintf(w, "%s: %s: %d used, %d with a notice, %d ignored, %d refused\n", path, checkVerdict(report, problems),
 		report.Count(config.Used), report.Count(config.Noticed), report.Count(config.Ignored), report.Count(config.Refused))
@@ -106,7 +110,7 @@ func printable(s string) string {
 	return strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(q[1 : len(q)-1])
 }
 
-func printCheckJSON(w io.Writer, path string, report *config.Report, problems config.Errors) error {
+func printCheckJSON(w io.Writer, path string, cfg *config.Config, report *config.Report, problems config.Errors) error {
 	out := struct {
 		File       string           `json:"file"`
 		OK         bool             `json:"ok"`
@@ -117,10 +121,11 @@ func printCheckJSON(w io.Writer, path string, report *config.Report, problems co
 		Refused    int              `json:"refused"`
 		Directives []config.Entry   `json:"directives"`
 		Problems   []config.Problem `json:"problems"`
+		Paths      *clientPaths     `json:"paths,omitempty"`
 	}{
 		path, len(problems) == 0, checkVerdict(report, problems),
 		report.Count(config.Used), report.Count(config.Noticed), report.Count(config.Ignored), report.Count(config.Refused),
-		append([]config.Entry{}, report.Entries...), append([]config.Problem{}, problems...),
+		append([]config.Entry{}, report.Entries...), append([]config.Problem{}, problems...), pathsOf(cfg),
 	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
