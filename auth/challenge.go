@@ -17,8 +17,8 @@ const (
 	ByWaiting                     // the user is asked elsewhere, by something of which the client need not know
 )
 
-// A Challenge is the error of an Authenticator that needs an answer of the user. It tells nothing about whether what
-// was shown so far is right.
+// A Challenge is the error of an Authenticator that needs something of the user. One with a text tells nothing about
+// whether what was shown so far is right; any other may, as it prolongs the login.
 type Challenge struct {
 	State    string        // Request.State of the answer: unguessable, without ':', good once
 	Username string        // Request.Username of the answer

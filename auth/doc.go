@@ -3,13 +3,16 @@
 // Everything is an Authenticator around others. Those further out see more of a login, those further in may cost more:
 //
 //	Tokens.Login            a token in place of the password ends here: nobody below is asked
-//	 └ Answers              takes what is inside a password apart: SCRV1, CRV1
+//	 └ ByToken              unless that is not enough by itself: then who knows its user is
+//	  └ Answers             takes what is inside a password apart: SCRV1, CRV1
 //	    └ TOTP.Require      password and code, neither of which tells about the other
 //	       └ MatchCertificate   the login is the certificate's
 //	          └ Throttle.Limit     so many guesses
-//	             └ FileFirst          the user file,
-//	                └ Throttle.Spare     or, within what locks no account there,
-//	                   └ LDAP               the directory
+//	             └ All                everybody who has a say:
+//	                └ FileFirst          the user file,
+//	                │  └ Throttle.Spare     or, within what locks no account there,
+//	                │     └ LDAP               the directory
+//	                └ Scripted           the administrator's script
 //
 // # Second factors
 //
@@ -38,8 +41,10 @@
 //	                       Authenticate{Username, State, Response}
 //
 // A state is good once, for Challenge.Within, and for the user and certificate that it was given to. A challenge with
-// a URL has no Response: the second Authenticate waits until the user has been there, or ctx ends.
+// a URL, or with nothing but the wish that the client waits, has no Response: the second Authenticate waits until the
+// user has been there, or ctx ends, which is after Challenge.Within.
 //
-// A question within the session has to be answered in the time that any login has: a login is only to be prolonged for
-// a right password (security S010), and doing so for that one alone would tell.
+// A text within the session has to be answered in the time that any login has: a login is only to be prolonged for a
+// right password (security S010), and doing so for that one alone would tell. The others do prolong it, and so come
+// behind a password that is right, and tell that it is.
 package auth
