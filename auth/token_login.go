@@ -98,12 +98,24 @@ type tokenLogin struct {
 	id      [sessionIDLen]byte
 	initial uint64
 
+	// The times in the session's tokens go on from wall at the pace of a clock that nobody sets, so that setting the other
+	// one ends no session (security F13).
+	wall    time.Time // at mono, by the clock on the wall
+	mono    time.Time
 	who     *Identity // nil before the first login
 	asked   time.Time // when a back end has last said so
 	user    string    // that the token is made over; "" for a client that sends no name
 	push    string    // the name that the client is to use, when it is another than it sent
 	certKey []byte
 	text    string // the token
+}
+
+// clock is what the session's tokens go by, at now.
+func (l *tokenLogin) clock(now time.Time) time.Time {
+	if l.who == nil {
+		return now
+	}
+	return l.wall.Add(now.Sub(l.mono))
 }
 
 // Token returns the token that the client should have, "" before the first login.
@@ -143,10 +155,11 @@ func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator,
 	s.mu.Unlock()
 
 	now := time.Now()
+	at := before.clock(now)
 	var tok token
 	state := TokenInitial
 	if r.State == "" && IsToken(r.Password) {
-		tok, state = t.judge(&before, r, now)
+		tok, state = t.judge(&before, r, at)
 	}
 	after := before
 	var err error
@@ -172,11 +185,12 @@ func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator,
 	case TokenAuthenticatedEmptyUser:
 		after.id, after.initial, after.user, after.push = tok.session, tok.initial, "", ""
 	default:
-		after.initial = unixTime(now)
+		after.initial, at = unixTime(now), now
 		after.user, after.push = t.nameFor(after.who, r)
 	}
 	after.certKey = slices.Clone(r.CertKey)
-	fresh := token{after.id, after.initial, unixTime(now)}
+	after.wall, after.mono = at.Round(0), now
+	fresh := token{after.id, after.initial, unixTime(at)}
 	after.text = fresh.sign(t.key(after.who.Name, after.certKey), after.user)
 
 	s.mu.Lock()
@@ -298,13 +312,13 @@ func (t *Tokens) Renew(s *TokenSession) (text string, ok bool) {
 	if s.who == nil {
 		return "", false
 	}
-	now := time.Now()
+	at := s.clock(time.Now())
 	key := t.key(s.who.Name, s.certKey)
-	tok, state := judgeToken([]byte(s.text), key, s.user, &s.id, now, t.o.Lifetime, t.o.Renewal)
+	tok, state := judgeToken([]byte(s.text), key, s.user, &s.id, at, t.o.Lifetime, t.o.Renewal)
 	if state != TokenAuthenticated {
 		return "", false
 	}
-	tok.renewed = unixTime(now)
+	tok.renewed = unixTime(at)
 	s.text = tok.sign(key, s.user)
 	return s.text, true
 }

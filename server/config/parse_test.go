@@ -197,6 +197,7 @@ func TestCommandLine(t *testing.T) {
 
 func FuzzConfig(f *testing.F) {
 	f.Add([]byte(basic))
+	f.Add([]byte("auth-users-file users\nauth-gen-token 1 2 external-auth\nauth-gen-token-format openvpn\nauth-totp-file t\nauth-totp-text 'a b'\nauth-totp-place first\nreneg-sec 0\n"))
 	f.Add([]byte("<ca>\n</ca>\nserver-ipv6 fd00::/64\nkeepalive 1 2\nreneg-sec 1\nhand-window 99999\n"))
 	f.Add([]byte("mode server\nifconfig 10.0.0.1 255.255.255.0\nifconfig-pool 10.0.0.2 10.0.0.9\nverify-client-cert none\n"))
 	f.Add([]byte("local :: 1 tcp6\nlocal *\nproto udp6\nldap-url ldap://x\nldap-user-filter (a=%u)\n"))
