@@ -165,8 +165,9 @@ func (s *Server) adopt(l *live) {
 		TLS: l.creds.tls, Certs: l.creds.rules, Wrap: l.creds.wrap, Ciphers: cfg.DataCiphers, CipherFallback: cfg.CipherFallback,
 		Digest: cfg.Auth, Epoch: true, CompressMigrate: true,
 		TunMTU: cfg.MTU, MaxPacket: max(cfg.MaxPacket-48, 0), WantLogin: l.login.Auth != nil && !cfg.LoginOptional && !cfg.LoginByCert,
-		Timing: tlsctl.Timing{HandWindow: cfg.HandWindow, TLSTimeout: cfg.TLSTimeout, Renegotiate: renegotiate, Transition: cfg.TranWindow},
-		Log:    s.log,
+		Timing:  tlsctl.Timing{HandWindow: cfg.HandWindow, TLSTimeout: cfg.TLSTimeout, Renegotiate: renegotiate, Transition: cfg.TranWindow},
+		Current: s.ctl.Load, // a renegotiation shows today's certificate, and goes by today's rules
+		Log:     s.log,
 	})
 	s.live.Store(l)
 }
