@@ -26,8 +26,10 @@ type certRef struct {
 
 // Admit implements tlsctl.Owner: the one place that says yes (S039). Certificate, login and policy must all agree,
 // at every negotiation. The first one also leases addresses and compiles what is pushed.
-func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
+func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (_ *tlsctl.Grant, err error) {
 	c.srv.half.login(c)
+	at := c.meet(h)
+	defer func() { c.parted(h, at, err) }()
 	live := c.srv.live.Load()
 	if live.cfg.ForceExporter && !h.Peer.Can(tlsctl.FeatureExporter) {
 		return nil, &tlsctl.Denial{Public: "this client is too old", Err: errors.New("it cannot derive data keys with the exporter of TLS: force-tls-key-material-export")}
@@ -40,6 +42,7 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 	if err := c.verifyChain(ctx, v); err != nil {
 		return nil, err
 	}
+	at.reach(stepLogin, name)
 	user := ""
 	var who *auth.Identity
 	if live.login.Auth != nil {
@@ -47,6 +50,7 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 			return nil, err
 		}
 		user = who.Name
+		at.reach(stepPolicy, described(who))
 		if live.cfg.UsernameAsCN || name == "" {
 			name = user
 		}
@@ -79,9 +83,11 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, err
 			g.notAfter = cert.NotAfter
 		}
 	}
+	at.reach(stepAddress, settings.Path)
 	if err := c.allot(ctx, live, g); err != nil {
 		return nil, err
 	}
+	at.reach("", strings.TrimSpace(shownAddr(g.addr4)+" "+shownAddr(g.addr6)))
 	g.pushed = PushList(live.cfg, g.set, Addresses{g.addr4, g.addr6, g.peer4}, g.peerInfo)
 	c.mu.Lock()
 	c.grant = g
@@ -257,6 +263,7 @@ func (c *client) join(key *datachan.Key, cipher string, live *live) error {
 
 // Established implements tlsctl.Owner: the client has its PUSH_REPLY on the way.
 func (c *client) Established() {
+	c.tell(stepConnected, "")
 	c.established.Store(true)
 	c.leaveHalfOpen()
 	c.mu.Lock()

@@ -68,6 +68,9 @@ type client struct {
 	floated     atomic.Int64 // when it last changed its address, time since Server.started; 0: never
 	gone        atomic.Bool
 
+	attempt *Attempt // what postern why tells of it; immutable, what it holds is guarded by attempts.mu
+	moved   bool     // the keeper's: its first packet from inside has been told
+
 	activity activity // the keeper's
 	asked    asked    // the keeper's
 	errors   perSecond

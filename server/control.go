@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -102,12 +103,16 @@ func (k *gatekeeper) greet(ctx context.Context, g *greeting) {
 	case o != nil:
 		k.srv.open(ctx, k.gate, o, &path{outside: g.from, sock: g.u.sock, home: g.u.lane.sender}, false)
 	case reply != nil:
+		k.srv.attempts.greet(g.from.addr.Addr(), true, time.Now())
 		one := [1]link.Train{g.from.train(reply)}
 		_ = g.u.sock.Send(one[:]) // a full send buffer drops it (S006)
 	default:
+		k.srv.attempts.greet(g.from.addr.Addr(), false, time.Now())
 		k.srv.drops.add(dropStranger)
 	}
 }
+
+var errHalfOpen = errors.New("too many logins of this address, or in all, are under way")
 
 // open starts a session for a client that has proved its address. It returns nil when there is no room for it.
 func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p *path, stream bool) *client {
@@ -122,16 +127,19 @@ func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p 
 	c.path.Store(p)
 	c.session = tlsctl.New(s.ctl.Load(), c, o)
 	c.log = s.log.With().Str("session", c.session.Name()).Stringer("addr", p.addr).Logger()
+	c.attempt = s.attempts.begin(c, c.opened)
 	evicted, ok := s.half.enter(c)
 	if evicted != nil {
 		s.end(evicted, "too many half-open sessions")
 	}
 	if !ok {
+		s.attempts.over(c.attempt, errHalfOpen)
 		c.settle(false)
 		return nil
 	}
 	older, ok := s.table.enter(c)
 	if !ok {
+		s.attempts.over(c.attempt, errHalfOpen)
 		c.leaveHalfOpen()
 		return nil
 	}

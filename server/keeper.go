@@ -58,6 +58,10 @@ func (c *client) tend(live *live, now time.Time, clock int64) {
 	if c.member.Load() == nil || c.gone.Load() {
 		return
 	}
+	if !c.moved && c.rx.inside.Load() > 0 {
+		c.moved = true
+		c.tell(stepData, "")
+	}
 	g := c.decided()
 	t := g.set.Timers(live.cfg)
 	silent := clock - c.rx.last.Load()

@@ -80,6 +80,7 @@ type Server struct {
 	warned         certWarned // the keeper's
 	watched        watched    // by the directory
 	watchedHere    watched    // by this machine
+	attempts       attempts
 	facts          atomic.Pointer[hooks.Daemon]
 	visits         visits
 	scripting      context.Context // of scripts about clients that are gone
@@ -222,7 +223,8 @@ func (s *Server) Run(ctx context.Context) error {
 		defer close(files)
 		s.keepFiles(serving)
 	}()
-	s.wg.Go(func() { s.watch(living) })
+	s.wg.Go(func() { s.watchDirectory(living) })
+	s.wg.Go(func() { s.watchHere(living) })
 	if s.parts.Control != nil {
 		s.wg.Go(func() { s.serveStatus(living, s.parts.Control) })
 	}
@@ -343,13 +345,15 @@ func (s *Server) closed(c *client, err error) {
 	}
 	c.mu.Unlock()
 	s.farewellLine(c, err)
+	s.attempts.over(c.attempt, err)
 	c.tellDisconnected()
 	if s.closing.Load() && s.table.count() == 0 {
 		s.drain.Do(func() { close(s.drained) })
 	}
 	c.depart(g)
 	if g != nil { // its addresses are somebody else's only when the scripts know
-		s.revoke(g)
+		last := *g // the keeper or a reload may be reading g still
+		s.revoke(&last)
 		s.visits.leave(c, g.name)
 	}
 	close(c.over)

@@ -216,9 +216,10 @@ func (s *Server) writeStatus(l *live) {
 	}
 }
 
-// serveStatus answers postern status on a local socket, as HTTP: GET /status gives a Snapshot.
+// serveStatus answers postern status on a local socket, and postern why, as HTTP: GET /status gives a Snapshot.
 func (s *Server) serveStatus(ctx context.Context, l net.Listener) {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /why", s.serveWhy)
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.Snapshot()) // a reader that has gone needs no answer

@@ -28,9 +28,18 @@ type watched struct {
 	paused *live // guarded by mu: the configuration under which too many were affected at once; nil mostly
 }
 
-// watch looks at those who are connected until ctx is done.
-func (s *Server) watch(ctx context.Context) {
-	last, lastLocal := time.Now(), time.Now()
+// watchDirectory looks, as often as the configuration says, at those who are connected until ctx is done.
+func (s *Server) watchDirectory(ctx context.Context) {
+	s.watch(ctx, &s.watched, func(l *live) (auth.Watcher, time.Duration) { return l.login.Watcher, l.cfg.LDAPRefresh })
+}
+
+// watchHere is the same for what this machine knows. It does not wait for a directory.
+func (s *Server) watchHere(ctx context.Context) {
+	s.watch(ctx, &s.watchedHere, func(l *live) (auth.Watcher, time.Duration) { return l.login.Local, localLook })
+}
+
+func (s *Server) watch(ctx context.Context, before *watched, which func(*live) (auth.Watcher, time.Duration)) {
+	last := time.Now()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -39,24 +48,17 @@ func (s *Server) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if l := s.live.Load(); time.Since(lastLocal) >= localLook {
-			s.look(ctx, l.login.Local, &s.watchedHere)
-			lastLocal = time.Now()
-		}
-		l := s.live.Load()
-		if every := l.cfg.LDAPRefresh; every <= 0 || time.Since(last) < every {
+		w, every := which(s.live.Load())
+		if w == nil || every <= 0 || time.Since(last) < every {
 			continue
 		}
-		s.look(ctx, l.login.Watcher, &s.watched)
+		s.look(ctx, w, before)
 		last = time.Now()
 	}
 }
 
 // look asks a watcher once, and does what follows. That nobody can be asked ends no session (S062).
 func (s *Server) look(ctx context.Context, w auth.Watcher, before *watched) {
-	if w == nil {
-		return
-	}
 	sessions := make(map[string][]*client)
 	var connected []*auth.Identity
 	total := 0
@@ -93,8 +95,12 @@ func (s *Server) look(ctx context.Context, w auth.Watcher, before *watched) {
 	for _, change := range changes {
 		for _, c := range sessions[change.Name] {
 			if change.Now != nil {
+				routes := c.decided().who.Routes
 				c.tokens.Know(change.Now)
 				c.reidentify(change.Now)
+				if !slices.Equal(routes, change.Now.Routes) {
+					c.repush(s.live.Load())
+				}
 				continue
 			}
 			s.deny(c, auth.PublicRefusal, fmt.Errorf("%q may not be connected any more: %s", change.Name, change.Reason))

@@ -210,3 +210,33 @@ func TestE2EUsersFile(t *testing.T) {
 	f.must(v.Expect("AUTH_FAILED,", 1, 20*time.Second))
 	f.must(ended(v.Wait(10 * time.Second)))
 }
+
+// Who leaves the group while connected is disconnected within the time between two looks, and cannot come again; nobody
+// else notices. postern why knows the reason of each (L21).
+func TestE2ELDAPLeaver(t *testing.T) {
+	f := newField(t, "alice", "bob")
+	d, ldap := f.directory("ldaps")
+	srv := f.serve(append(ldap, "ldap-refresh 2")...)
+	a := f.connect("alice", f.credentials("alice-login", "alice", "alice-secret"))
+	b := f.connect("bob", f.credentials("bob-login", "bob", "bob-secret"))
+	f.must(d.Modify(fmt.Sprintf("dn: %s\nchangetype: modify\ndelete: member\nmember: uid=alice,%s\n", slapdtest.UsersGroup, slapdtest.UserBase)))
+	f.must(srv.Expect("may not be connected any more", 1, 15*time.Second))
+	f.must(a.Expect("AUTH_FAILED", 1, 15*time.Second))
+	f.must(ended(a.Wait(15 * time.Second)))
+	b.ping(lab.Lan4, 5, 56)
+	f.must(f.dial("alice", "auth-user-pass "+filepath.Join(f.Dir, "alice-login")).Expect("AUTH_FAILED", 1, 20*time.Second))
+	f.must(srv.Expect("in no required group", 2, 15*time.Second))
+	socket := filepath.Join(f.Dir, "control.sock")
+	out := f.postern("why", "alice", "--socket", socket)
+	for _, want := range []string{"first packet", "cookie", "TLS", "certificate", "by ldap, in ", "address", "connected", "may not be connected any more", "FAILED: login", "in no required group"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("postern why lacks %q:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "alice-secret") {
+		t.Errorf("a password is in\n%s", out)
+	}
+	if out := f.postern("why", "bob", "--socket", socket, "--json"); !strings.Contains(out, `"step": "first data"`) {
+		t.Errorf("postern why bob:\n%s", out)
+	}
+}

@@ -89,31 +89,36 @@ func onlySocket(dir string) (string, error) {
 
 // askStatus gets a snapshot from the server behind a socket.
 func askStatus(ctx context.Context, socket string) (*server.Snapshot, error) {
+	snap := new(server.Snapshot)
+	return snap, askServer(ctx, socket, "/status", snap)
+}
+
+// askServer asks the server behind a socket, and reads its answer, which is JSON, into answer.
+func askServer(ctx context.Context, socket, path string, answer any) error {
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://postern/status", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://postern"+path, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) || strings.Contains(err.Error(), "connection refused") {
-			return nil, fmt.Errorf("no server answers on %s: is it running?", socket)
+			return fmt.Errorf("no server answers on %s: is it running?", socket)
 		}
-		return nil, fmt.Errorf("ask %s: %w", socket, err)
+		return fmt.Errorf("ask %s: %w", socket, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("ask %s: %s", socket, resp.Status)
+		return fmt.Errorf("ask %s: %s", socket, resp.Status)
 	}
-	snap := new(server.Snapshot)
-	if err := json.NewDecoder(resp.Body).Decode(snap); err != nil {
-		return nil, fmt.Errorf("ask %s: %w", socket, err)
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("ask %s: %w", socket, err)
 	}
-	return snap, nil
+	return nil
 }
 
 // printStatus writes a snapshot for people.
