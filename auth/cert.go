@@ -9,6 +9,21 @@ import (
 // (security S043). A login without a certificate is denied.
 func MatchCertificate(next Authenticator) Authenticator { return matchCertificate{next} }
 
+// NamedByCertificate asks next about the name in the certificate, whatever name was typed. A login without a certificate
+// is denied.
+func NamedByCertificate(next Authenticator) Authenticator { return namedByCertificate{next} }
+
+type namedByCertificate struct{ next Authenticator }
+
+func (n namedByCertificate) Authenticate(ctx context.Context, r *Request) (*Identity, error) {
+	if r.CommonName == "" {
+		return nil, &Denied{Reason: "no certificate that names the user", Public: publicOtherLogin}
+	}
+	inner := *r
+	inner.Username = r.CommonName
+	return n.next.Authenticate(ctx, &inner)
+}
+
 type matchCertificate struct{ next Authenticator }
 
 func (m matchCertificate) Authenticate(ctx context.Context, r *Request) (*Identity, error) {

@@ -27,6 +27,7 @@ type LDAPOptions struct {
 	UserBase       string
 	UserFilter     string        // %u is the login, escaped; "" means (uid=%u)
 	RequireGroups  []string      // DNs, the user must be in any of them; none means that no group is needed
+	GroupSearches  []GroupSearch // find groups that are as good as those of RequireGroups
 	GroupBase      string        // where groups are; "" is what UserBase ends with
 	AllGroups      bool          // find every group of a user, not only whether there is a required one
 	DirectOnly     bool          // members of a group within a group are not members

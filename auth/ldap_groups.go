@@ -23,6 +23,7 @@ const (
 // groupRules is which groups count, and where they are. Immutable.
 type groupRules struct {
 	required []group
+	searches []groupSearch
 	base     string
 	given    bool // base was configured: that it does not exist is an error
 	all      bool
@@ -50,6 +51,13 @@ func newGroupRules(o *LDAPOptions, userBase *ldap.DN) (groupRules, error) {
 			return r, fmt.Errorf("required group: %w", err)
 		}
 		r.required = append(r.required, group{text, dn})
+	}
+	for _, g := range o.GroupSearches {
+		s, err := parseGroupSearch(g)
+		if err != nil {
+			return r, err
+		}
+		r.searches = append(r.searches, s)
 	}
 	return r, nil
 }
@@ -131,10 +139,14 @@ func (r *groupRules) of(ctx context.Context, s *server, c *directoryConn, entry 
 	if err := r.find(ctx, s, c, entry, m); err != nil {
 		return nil, err
 	}
+	found, err := r.searched(c, entry, r.all || tracing(ctx), m)
+	if err != nil {
+		return nil, err
+	}
 	if tracing(ctx) {
 		r.tell(ctx, m)
 	}
-	if len(r.required) > 0 && !m.has(r.required) {
+	if len(r.required)+len(r.searches) > 0 && !found && !m.has(r.required) {
 		return nil, &Denied{Reason: fmt.Sprintf("%q is in no required group", entry.DN), Public: PublicRefusal, Err: errNoGroup}
 	}
 	return m, nil

@@ -201,6 +201,9 @@ func fingerprint(e *ldap.Entry) string {
 
 // groupsMoved reports whether any group may have changed since the last look, which one search tells of all of them.
 func (l *LDAP) groupsMoved(c *directoryConn, s *server, seen *census, now time.Time) (bool, error) {
+	if len(l.groups.searches) > 0 {
+		return true, nil // they may be anywhere, and look like anything
+	}
 	if len(l.groups.required) == 0 && !l.groups.all {
 		return false, nil // only the entry's own memberOf counts
 	}

@@ -50,6 +50,9 @@ type Config struct {
 	PasswordIsCR bool   // the password is the answer to a challenge
 	Groups       []Group
 
+	// Lines are all that were taken, in their order, for telling about each. The password's value is left out.
+	Lines []Line
+
 	// Notes are about lines that are right for the plugin but that a server which logs in by itself may see
 	// differently. Who uses the values decides about each; none of them makes anybody's access wider.
 	Notes []Note
@@ -63,6 +66,14 @@ type Group struct {
 	MemberAttribute string // of a group, holds its members
 	MemberIsName    bool   // RFC2307bis false: members are written as login names, not as DNs
 	Search          bool   // UseCompareOperation false: look by a search, not by a compare
+}
+
+// A Line is a key and its value, as they were written.
+type Line struct {
+	Number  int
+	Section string // LDAP, Authorization or Group
+	Key     string
+	Value   string
 }
 
 // A Secret does not show itself when it is printed.

@@ -192,7 +192,13 @@ func (r *reader) set(words []string) {
 	r.seen[key], r.written[key] = r.line, words[0]
 	if err := take(&r.c, words[1]); err != nil {
 		r.problem(r.line, "%s: %v", words[0], err)
+		return
 	}
+	l := Line{r.line, title[in], words[0], words[1]}
+	if key == "ldap password" {
+		l.Value = ""
+	}
+	r.c.Lines = append(r.c.Lines, l)
 }
 
 // keys holds a row for each key: its section, its name, what it sets.

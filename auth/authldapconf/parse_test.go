@@ -79,7 +79,15 @@ func TestParse(t *testing.T) {
 		if want := []string{"8 FollowReferrals", "13 TLSCipherSuite", "10 TLSCACertDir"}; !reflect.DeepEqual(notes, want) {
 			t.Errorf("notes at %v, want %v", notes, want)
 		}
-		got.Notes = nil
+		if n := len(got.Lines); n < 20 {
+			t.Errorf("%d lines were taken, want all", n)
+		}
+		for _, l := range got.Lines {
+			if l.Key == "Password" && l.Value != "" {
+				t.Errorf("the password is among the lines: %+v", l)
+			}
+		}
+		got.Notes, got.Lines = nil, nil
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got\n%+v\nwant\n%+v", got, want)
 		}

@@ -28,7 +28,7 @@ func checkCommand() *cli.Command {
 		},
 		Action: func(c *cli.Context) error {
 			path := c.String("config")
-			cfg, report, err := config.Load(path)
+			cfg, report, err := loadConfig(path)
 			var problems config.Errors
 			if err != nil && !errors.As(err, &problems) {
 				return err

@@ -240,3 +240,32 @@ func TestE2ELDAPLeaver(t *testing.T) {
 		t.Errorf("postern why bob:\n%s", out)
 	}
 }
+
+// A configuration with openvpn-auth-ldap logs the same people in: those whom its filters find, in a group that they find.
+func TestE2EAuthLDAPPlugin(t *testing.T) {
+	f := newField(t, "alice", "bob", "carol")
+	d := slapdtest.Run(t, slapdtest.Options{Netns: f.Host("router").NS})
+	plugin := f.write("auth-ldap.conf",
+		"<LDAP>", "URL "+d.URL, "BindDN "+slapdtest.BindDN, "Password "+slapdtest.BindPassword, "Timeout 15", "TLSEnable yes", "TLSCACertFile "+d.CAFile, "</LDAP>",
+		"<Authorization>", `BaseDN "`+slapdtest.UserBase+`"`, `SearchFilter "(uid=%u)"`, "RequireGroup true",
+		"<Group>", `BaseDN "ou=groups,`+slapdtest.BaseDN+`"`, `SearchFilter "(cn=vpn-users)"`, "MemberAttribute member", "</Group>",
+		"<Group>", `BaseDN "ou=groups,`+slapdtest.BaseDN+`"`, `SearchFilter "(cn=vpn-admins)"`, "MemberAttribute uniqueMember", "</Group>",
+		"</Authorization>")
+	f.serve("plugin /usr/lib/openvpn/openvpn-auth-ldap.so " + plugin)
+	for _, c := range []struct{ user, password, refusal string }{
+		{"alice", "alice-secret", ""},
+		{"bob", "bob-secret", ""},
+		{"alice", "alice-wrong", auth.PublicRefusal},
+		{"carol", "carol-secret", auth.PublicRefusal}, // in neither group
+	} {
+		v := f.dial(c.user, f.credentials("login", c.user, c.password))
+		if c.refusal == "" {
+			v.up(1)
+			v.ping(lab.Lan4, 3, 56)
+			v.stop()
+			continue
+		}
+		f.must(v.Expect("AUTH_FAILED,"+c.refusal, 1, 20*time.Second))
+		f.must(ended(v.Wait(10 * time.Second)))
+	}
+}

@@ -42,7 +42,7 @@ func ldapCommand() *cli.Command {
 				if len(names) != 1 {
 					return errors.New("usage: postern ldap test USER [--config FILE] [--password-file FILE]")
 				}
-				cfg, _, err := config.Load(c.String("config"))
+				cfg, _, err := loadConfig(c.String("config"))
 				if err != nil {
 					return err
 				}

@@ -59,6 +59,9 @@ func (k *logins) login(cfg *config.Config) (server.Login, error) {
 	if cfg.LoginMustMatchCert && cfg.VerifyClientCert != config.CertNone {
 		matching = auth.MatchCertificate // a login that does not match its certificate is no guess: this goes before
 	}
+	if cfg.LDAP != nil && cfg.LDAP.NamedByCert {
+		matching = auth.NamedByCertificate
+	}
 	l.Auth = matching(k.throttle.Limit(b.login))
 	if cfg.TOTPFile != "" {
 		if err := k.takeTOTP(cfg); err != nil {
@@ -178,11 +181,19 @@ func joined(a, b func(name string) string) func(name string) string {
 func directories(cfg *config.Config, log zerolog.Logger) (*auth.Realms, error) {
 	var list []auth.LDAPOptions
 	for _, l := range cfg.Directories() {
-		list = append(list, auth.LDAPOptions{Realm: l.Realm, URLs: l.URLs, Domain: l.Domain, StartTLS: l.StartTLS,
-			CA: l.CA.Bytes, Cert: l.Cert.Bytes, Key: l.Key.Bytes, BindDN: l.BindDN, BindPassword: l.BindPassword, BindAs: l.BindAs,
-			UserBase: l.UserBase, UserFilter: l.UserFilter, RequireGroups: l.RequireGroups, GroupBase: l.GroupBase, DirectOnly: l.DirectGroups,
-			Addr4: l.Addr4Attr, Addr6: l.Addr6Attr, Pool: l.PoolAttr, Routes: l.RouteAttr,
-			Timeout: l.Timeout, AllowCleartext: l.AllowCleartext})
+		list = append(list, ldapOptions(l))
 	}
 	return auth.NewRealms(list, log)
+}
+
+func ldapOptions(l *config.LDAP) auth.LDAPOptions {
+	o := auth.LDAPOptions{Realm: l.Realm, URLs: l.URLs, Domain: l.Domain, StartTLS: l.StartTLS,
+		CA: l.CA.Bytes, Cert: l.Cert.Bytes, Key: l.Key.Bytes, BindDN: l.BindDN, BindPassword: l.BindPassword, BindAs: l.BindAs,
+		UserBase: l.UserBase, UserFilter: l.UserFilter, RequireGroups: l.RequireGroups, GroupBase: l.GroupBase, DirectOnly: l.DirectGroups,
+		Addr4: l.Addr4Attr, Addr6: l.Addr6Attr, Pool: l.PoolAttr, Routes: l.RouteAttr,
+		Timeout: l.Timeout, AllowCleartext: l.AllowCleartext}
+	for _, g := range l.GroupSearches {
+		o.GroupSearches = append(o.GroupSearches, auth.GroupSearch(g))
+	}
+	return o
 }

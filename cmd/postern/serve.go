@@ -59,7 +59,7 @@ type source struct {
 	args [][]string // directives of a command line, behind those of the file
 }
 
-func (s source) load() (*config.Config, *config.Report, error) { return config.Load(s.path, s.args...) }
+func (s source) load() (*config.Config, *config.Report, error) { return loadConfig(s.path, s.args...) }
 
 // serve runs one server until ctx is done, or puts it into the background when the configuration says daemon.
 func serve(ctx context.Context, from source, o serveOptions) error {
@@ -227,7 +227,7 @@ func stillReadable(cfg *config.Config, log zerolog.Logger) error {
 	if err := check(cfg.CRL.Name); err != nil {
 		return fmt.Errorf("crl-verify: %w: without privileges (user, group) revocations would not be noticed: make it readable to that user", err)
 	}
-	for directive, name := range map[string]string{"config": cfg.Path, "auth-users-file": cfg.Users, "auth-totp-file": cfg.TOTPFile, "client-config-dir": cfg.ClientConfigDir,
+	for directive, name := range map[string]string{"config": cfg.Path, "auth-users-file": cfg.Users, "auth-totp-file": cfg.TOTPFile, "client-config-dir": cfg.ClientConfigDir, "plugin": cfg.AuthLDAP.File,
 		"ca": cfg.CA.Name, "cert": cfg.Cert.Name, "key": cfg.Key.Name} {
 		if err := check(name); err != nil {
 			log.Warn().Err(err).Str("directive", directive).Msg("cannot be read without privileges: changes of it take a restart")

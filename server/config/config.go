@@ -132,6 +132,8 @@ type Config struct {
 	LDAPMaxFailures int  // of one user that a directory may see; 0: the default
 	LoginByCert     bool // the directory judges the certificate's name, without a password
 
+	AuthLDAP AuthLDAP
+
 	Users string // auth-users-file
 	// LoginMustMatchCert: login = certificate CN. Default yes.
 	LoginMustMatchCert bool
@@ -166,7 +168,7 @@ type Frequency struct {
 
 // WantLogin reports whether clients must send a user name and password.
 func (c *Config) WantLogin() bool {
-	return c.Management.ClientAuth || c.LDAP != nil && !c.LoginByCert || c.Users != "" || c.Scripts.Commands["auth-user-pass-verify"] != nil
+	return c.Management.ClientAuth || c.LDAP != nil && !c.LoginByCert || c.AuthLDAP.File != "" || c.Users != "" || c.Scripts.Commands["auth-user-pass-verify"] != nil
 }
 
 // PortShare is the service that shares TCP ports with the server. Host "": none.
@@ -250,6 +252,13 @@ const (
 	MSSFixed                // MSS = Max - 40 (60 for IPv6)
 )
 
+// AuthLDAP is the file of openvpn-auth-ldap, the plugin, whose language is another. Who knows it makes an LDAP of it.
+type AuthLDAP struct {
+	File      string // absolute; "" without the plugin
+	Dir       string // from which relative names in it start
+	Cleartext bool   // ldap-allow-cleartext stands beside it
+}
+
 // LDAP is the directory login.
 type LDAP struct {
 	Realm          string // of logins NAME@Realm; "" all others
@@ -264,6 +273,7 @@ type LDAP struct {
 	UserBase       string
 	UserFilter     string // %u is the login, escaped
 	RequireGroups  []string
+	GroupSearches  []GroupSearch
 	GroupBase      string
 	DirectGroups   bool // ldap-nested-groups no
 	Addr4Attr      string
@@ -272,6 +282,14 @@ type LDAP struct {
 	RouteAttr      string
 	Timeout        time.Duration // per step
 	AllowCleartext bool
+	NamedByCert    bool // the certificate's name is the login, whatever was typed
+}
+
+// A GroupSearch finds groups that are as good as those of RequireGroups.
+type GroupSearch struct {
+	Base, Filter string
+	Attribute    string // of a group, holds its members
+	ByName       bool   // as the value that their DNs begin with
 }
 
 // String and GoString leave the password out.

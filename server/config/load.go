@@ -55,7 +55,7 @@ func load(files filesystem, dir, path string, src []byte, extra [][]string) (*Co
 	d.apply(r.found)
 	d.finish()
 
-	report := &Report{Entries: make([]Entry, len(d.entries))}
+	report := &Report{Entries: make([]Entry, len(d.entries)), AuthLDAP: d.cfg.AuthLDAP}
 	for i, e := range d.entries {
 		report.Entries[i] = *e
 	}
@@ -147,6 +147,7 @@ func (d *draft) finish() {
 	d.checkRules()
 	d.settle()
 	d.settleScripts()
+	d.settlePlugin()
 	d.finishManagement()
 	d.readMaterial()
 	if len(d.foundBy) > 0 {

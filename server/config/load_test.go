@@ -237,7 +237,7 @@ func TestNotices(t *testing.T) {
 		{"client-disconnect hook.sh", "client-disconnect", "notice it will not run: script-security is 1"},
 		{"tmp-dir ccd", "tmp-dir", "ignored it is for scripts, and none run"},
 		{"script-security 2\nclient-connect hook.sh\nuser nobody", "client-connect", "notice it runs as the user and group that the server becomes"},
-		{"script-security 2\nauth-user-pass-verify hook.sh via-file", "auth-user-pass-verify", "notice only logins whose name is that of the certificate"},
+		{"script-security 2\nauth-user-pass-verify hook.sh via-file", "auth-user-pass-verify", "notice only logins whose name is that of the certificate are asked about"},
 		{"script-security 2\nauth-user-pass-verify hook.sh via-file\nlogin-must-match-cert no", "auth-user-pass-verify", "used "},
 		{"ignore-unknown-option frobnicate\nfrobnicate 1", "frobnicate", "ignored unknown directive; ignore-unknown-option at /etc/openvpn/server.conf:7 allows it to be unknown"},
 		{"ignore-unknown-option vlan-tagging\nvlan-tagging", "vlan-tagging", "ignored not supported yet; ignore-unknown-option at"},

@@ -37,6 +37,8 @@ func (e Entry) At() string { return Problem{File: e.File, Line: e.Line}.at() }
 // A Report lists what became of every directive, in the order they were read.
 type Report struct {
 	Entries []Entry
+	// AuthLDAP is the Config's, known also when there is no Config, as far as its file is there.
+	AuthLDAP AuthLDAP
 }
 
 // Count tells how many entries have the verdict v.

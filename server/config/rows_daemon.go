@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"strings"
 )
@@ -63,12 +64,59 @@ const asCommand = "it is a command, not configuration: remove the line"
 
 // plugins are the well-known ones, and what does their work here.
 var plugins = map[string]string{
-	"openvpn-plugin-auth-pam":  ownLogin + " in place of PAM",
-	"openvpn-auth-pam":         ownLogin + " in place of PAM",
+	"openvpn-plugin-auth-pam":  insteadOfPAM,
+	"openvpn-auth-pam":         insteadOfPAM,
 	"openvpn-plugin-down-root": "remove the line: what the server set up it removes itself",
 	"openvpn-down-root":        "remove the line: what the server set up it removes itself",
-	"openvpn-auth-ldap":        "write `ldap-url` and the directives beside it, with the values from the plugin's own file",
-	"radiusplugin":             "RADIUS is not supported yet: " + ownLogin,
+	"radiusplugin":             insteadOfRADIUS,
+	"openvpn-radius":           insteadOfRADIUS,
+	"openvpn-plugin-radius":    insteadOfRADIUS,
+}
+
+const (
+	insteadOfPAM    = ownLogin + " in place of PAM, or `auth-user-pass-verify` with a script that asks PAM"
+	insteadOfRADIUS = ownLogin + " in place of RADIUS, or `auth-user-pass-verify` with a script that asks it"
+	authLDAPPlugin  = "openvpn-auth-ldap"
+)
+
+// setPlugin takes the one plugin whose work is built in.
+func setPlugin(d *draft, l *directive) error {
+	name, _, _ := strings.Cut(path.Base(l.args[0]), ".so")
+	switch {
+	case name != authLDAPPlugin:
+		return pluginError(l.args[0])
+	case l.arg(1) == "":
+		return errors.New("the plugin's file is missing: write plugin " + l.args[0] + " FILE")
+	case d.cfg.AuthLDAP.File != "":
+		return errors.New("the plugin is there twice: keep one line")
+	}
+	d.cfg.AuthLDAP.File = l.args[1] // found in settlePlugin
+	d.last[authLDAPPlugin] = l
+	return nil
+}
+
+// settlePlugin finds the plugin's file.
+func (d *draft) settlePlugin() {
+	x := &d.cfg.AuthLDAP
+	if x.File == "" {
+		return
+	}
+	l := d.last[authLDAPPlugin]
+	x.File, x.Dir = d.locate(l, x.File), d.cfg.Dir
+	switch info, err := d.files.Stat(x.File); {
+	case errors.Is(err, fs.ErrNotExist):
+		d.refuse(l, "there is no file %s: create it, or correct the name", x.File)
+	case err != nil:
+		d.refuse(l, "cannot be read: %s", reason(err))
+	case !info.Mode().IsRegular():
+		d.refuse(l, "%s is no file", x.File)
+	case d.cfg.LDAP != nil:
+		d.refuse(l, "there is a directory by `ldap-url` too: keep one of the two")
+	default:
+		d.notice(l, "nothing is loaded: what the plugin does is built in, by the lines of %s", x.File)
+		return
+	}
+	x.File = ""
 }
 
 func pluginError(file string) error {

@@ -252,7 +252,7 @@ func (d *draft) finishLDAP() {
 		return
 	}
 	for _, name := range ldapShared {
-		if d.has(name) && len(d.directories) == 0 {
+		if d.has(name) && len(d.directories) == 0 && d.cfg.AuthLDAP.File == "" {
 			d.refuse(d.last[name], "there is no directory to use it with: add ldap-url")
 		}
 	}
@@ -272,6 +272,10 @@ func (d *draft) finishDirectory(x *directory) bool {
 		}
 		for _, r := range ldapRows {
 			if l := x.lines[r.name]; l != nil {
+				if r.name == "ldap-allow-cleartext" && d.cfg.AuthLDAP.File != "" {
+					d.cfg.AuthLDAP.Cleartext = true
+					continue
+				}
 				d.refuse(l, "there is no directory to use it with: add ldap-url")
 			}
 		}

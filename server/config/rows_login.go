@@ -18,7 +18,7 @@ var loginRows = []row{
 	refuse("auth-user-pass", "it is for clients: remove the line; "+ownLogin),
 	accept("auth-retry", "none|nointeract|interact", "clients only"),
 	accept("static-challenge", "TEXT ECHO [FORMAT]", "clients only"),
-	use("plugin", "FILE [ARGUMENT...]", "Refused: nothing is loaded into the server.", refusePlugin).each(),
+	use("plugin", "FILE [ARGUMENT...]", "`plugin .../openvpn-auth-ldap.so FILE` reads that plugin's file and does its work; `postern check` tells what becomes of each line there. Nothing is loaded into the server: other plugins are refused.", setPlugin).each(),
 	use("script-security", "0|1|2|3 [execve]", "What scripts may do: 2 they may run, 3 and may get passwords in their environment. Default 1: none run.", setScriptSecurity),
 	scriptUse("up", "Run when the device has its addresses, before routes are set and privileges are dropped. The server does not start when it fails."),
 	scriptUse("down", "Run when the server has ended and the device is closed, without the privileges that were dropped."),
@@ -31,8 +31,6 @@ var loginRows = []row{
 	accept("dns", "...", "it acts where it stands; to reach clients write `push \"dns ...\"`"),
 	accept("dns-updown", "...", "clients only"),
 }
-
-func refusePlugin(d *draft, l *directive) error { return pluginError(l.args[0]) }
 
 // maxTokenLife is the longest life of a token (security S048).
 const maxTokenLife = 12 * time.Hour

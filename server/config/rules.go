@@ -173,8 +173,10 @@ func (d *draft) checkLogin() {
 	if l := d.last["login-must-match-cert"]; l != nil && !login {
 		d.notice(l, "it says nothing without a login (ldap-url, auth-users-file or auth-user-pass-verify)")
 	}
-	if l := d.last["auth-user-pass-verify"]; l != nil && l.entry.Verdict != Refused && c.VerifyClientCert != CertNone && !d.has("login-must-match-cert") {
-		d.notice(l, "only logins whose name is that of the certificate get as far as the script: write `login-must-match-cert no` if names may differ")
+	for _, name := range []string{"auth-user-pass-verify", authLDAPPlugin} {
+		if l := d.last[name]; l != nil && l.entry.Verdict != Refused && c.VerifyClientCert != CertNone && !d.has("login-must-match-cert") {
+			d.notice(l, "only logins whose name is that of the certificate are asked about: write `login-must-match-cert no` if names may differ")
+		}
 	}
 	if l := d.last["management-client-auth"]; l != nil && l.entry.Verdict != Refused && c.VerifyClientCert != CertNone && !d.has("login-must-match-cert") {
 		d.notice(l, "only logins whose name is that of the certificate are put to management clients: write `login-must-match-cert no` if names may differ")

@@ -22,7 +22,7 @@ func sampleMachine() machine {
 		"/var/etc/openvpn/server1/tls-auth": staticKeyText, "/var/etc/openvpn/server1/csc/x": "",
 		"/var/run/x": "", "/etc/openvpn/dh2048.pem": "", "/var/etc/openvpn/server1/ca/0a1b2c3d.0": id.cert,
 		"/usr/local/sbin/ovpn-linkup": "#!", "/usr/local/sbin/ovpn-linkdown": "#!", "/usr/local/sbin/openvpn.attributes.sh": "#!",
-		"/usr/local/sbin/ovpn_auth_verify": "#!", "/etc/openvpn/check.sh": "#!",
+		"/usr/local/sbin/ovpn_auth_verify": "#!", "/etc/openvpn/check.sh": "#!", "/etc/openvpn/auth-ldap.conf": "",
 	} {
 		m[name] = text
 	}
@@ -39,7 +39,7 @@ func TestSampleConfigurations(t *testing.T) {
 		"nyr":              nil,
 		"peer-fingerprint": nil,
 		"pfsense":          {"ncp-disable"},
-		"site-to-site":     {"plugin", "chroot"},
+		"site-to-site":     {"chroot"},
 	}
 	files, err := filepath.Glob("testdata/conf/*.conf")
 	if err != nil {
