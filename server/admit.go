@@ -132,6 +132,9 @@ func certificateName(live *live, h *tlsctl.Hello) (string, error) {
 	return h.CommonName, nil
 }
 
+// errDisabled: the client's file says disable.
+var errDisabled = errors.New("is disabled")
+
 // settings reads the client's file, if the configuration has a directory of them.
 func (c *client) settings(live *live, name string) (*config.Client, error) {
 	dir := live.cfg.ClientConfigDir
@@ -147,10 +150,13 @@ func (c *client) settings(live *live, name string) (*config.Client, error) {
 	case settings == nil:
 		return &config.Client{}, nil
 	case settings.Disable:
-		return nil, &tlsctl.Denial{Err: fmt.Errorf("%q is disabled by %s", name, settings.Path)}
+		return nil, &tlsctl.Denial{Err: fmt.Errorf("%q %w by %s", name, errDisabled, settings.Path)}
 	}
 	for _, w := range settings.Warnings {
 		c.log.Warn().Msg(w)
+	}
+	if odd := oddAddress(live.cfg, settings); odd != "" {
+		c.log.Warn().Str("file", settings.Path).Msg(odd)
 	}
 	return settings, nil
 }

@@ -30,7 +30,8 @@ func (s *Server) repushAll(l *live) {
 	}
 }
 
-// repush brings what c was pushed in line with a configuration, and with what its client file says now. told reports
+// repush brings what c was pushed in line with a configuration, and with what its client file says now. A client whose file
+// says disable is told to go. told reports
 // whether it was told anything, later whether something is left for its next connect.
 func (c *client) repush(l *live) (told, later bool) {
 	c.srv.repushing.Lock()
@@ -41,14 +42,17 @@ func (c *client) repush(l *live) (told, later bool) {
 	if err == nil {
 		file, err = withAttributes(l.cfg, file, g.who)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errDisabled):
+		c.srv.deny(c, "", err)
+		return false, false
+	case err != nil:
 		c.log.Warn().Err(err).Msg("client file cannot be used: its pushes stay as they are")
-	} else if !reflect.DeepEqual(file, g.file) {
-		if g.set == g.file {
-			set = file
-		} else {
-			later = true // it was not the file alone that made the settings
-		}
+	case reflect.DeepEqual(file, g.file):
+	case g.set == g.file:
+		set = file
+	default:
+		later = true // it was not the file alone that made the settings
 	}
 	fixed := *set
 	fixed.IRoutes = g.iroutes // networks and addresses stay what they are

@@ -138,6 +138,12 @@ func TestReloadUpdatesClientFile(t *testing.T) {
 		}
 		alice.mustReach()
 
+		must(t, os.WriteFile(filepath.Join(dir, "bob"), []byte("disable\n"), 0o600))
+		w.reload(func(c *config.Config) {})
+		if got := w.clients(); !slices.Equal(got, []string{"alice"}) || bob.lastWord() != "AUTH_FAILED" {
+			t.Errorf("connected: %v; bob, who is disabled, heard %q", got, bob.lastWord())
+		}
+
 		must(t, os.Remove(file))
 		must(t, os.Symlink("elsewhere", file))
 		w.reload(func(c *config.Config) { c.Push = append(c.Push, "route 172.23.0.0 255.255.0.0") })

@@ -81,7 +81,7 @@ func withAttributes(cfg *config.Config, set *config.Client, who *auth.Identity) 
 		if !cfg.Addr4.Contains(a) {
 			return nil, outside(a, cfg.Addr4)
 		}
-		merged.IfconfigPush4, merged.IfconfigMask = a, maskOf(cfg.Addr4)
+		merged.IfconfigPush4, merged.IfconfigMask = a, otherEnd(cfg, a)
 	}
 	if a := who.Addr6; a.IsValid() && !set.IfconfigPush6.IsValid() {
 		if !cfg.Addr6.Contains(a) {

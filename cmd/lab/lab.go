@@ -360,3 +360,11 @@ func (l *Lab) OnWan(prefixes ...string) error {
 	}
 	return nil
 }
+
+// Afar gives the host an address that the others reach through the wan's router only.
+func (h *Host) Afar(a netip.Addr) error {
+	return each(
+		[]string{"-n", h.NS, "addr", "add", netip.PrefixFrom(a, a.BitLen()).String(), "dev", "lo"},
+		[]string{"-n", h.lab.name + "-wan", "route", "add", netip.PrefixFrom(a, a.BitLen()).String(), "via", h.Wan4.String()},
+	)
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,4 +113,37 @@ func TestE2EFullTunnel(t *testing.T) {
 			v.stop()
 		})
 	}
+}
+
+// What a push can do against a hostile local network, and what it cannot (S080, S081): with block-local the local network
+// itself is led into the tunnel, all but the server; a route that is more special than the tunnel's, which whoever hands
+// out addresses there can send along, goes past it.
+func TestE2EHostileNetwork(t *testing.T) {
+	const far, server = "203.0.113.1", "192.0.2.10" // where the server is in the local network, OpenVPN leaves that alone
+	f := newField(t, "alice")
+	f.must(f.OnWan(far + "/32"))
+	f.must(f.Host("router").Afar(netip.MustParseAddr(server)))
+	f.addHost("printer")
+	f.serve(`push "redirect-gateway def1 block-local"`, "local "+server)
+	v := f.connect("alice", "remote "+server+" 1194 udp", "explicit-exit-notify 1")
+	device := func(to string) string {
+		out, err := v.host.Run(f.ctx, "ip", "route", "get", to)
+		f.must(err)
+		_, rest, _ := strings.Cut(out, "dev ")
+		dev, _, _ := strings.Cut(rest, " ")
+		return dev
+	}
+	for to, want := range map[string]string{far: "tun0", f.Host("printer").Wan4.String(): "tun0", server: "eth0"} {
+		if got := device(to); got != want {
+			t.Errorf("%s is reached through %s, want %s", to, got, want)
+		}
+	}
+	v.ping(far, 3, 56)
+	v.ping(lab.Lan4, 3, 56)
+	_, err := v.host.Run(f.ctx, "ip", "route", "add", far+"/32", "via", "198.18.0.254", "dev", "eth0")
+	f.must(err)
+	if got := device(far); got != "eth0" {
+		t.Errorf("a hostile route has no effect (%s): docs/full-tunnel.md says it has", got)
+	}
+	v.stop()
 }

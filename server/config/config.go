@@ -54,7 +54,8 @@ type Config struct {
 	NoOffload               bool // Postern: tun-offload no
 	NoLeakGuard             bool // Postern: leak-guard no
 
-	Push              []string // in the order they go on the wire, macros' pushes included
+	Push              []string     // in the order they go on the wire, macros' pushes included
+	PushConstraint    netip.Prefix // what fixed IPv4 addresses should be in; others are warned of
 	ClientConfigDir   string
 	CCDExclusive      bool
 	ClientToClient    bool

@@ -68,6 +68,9 @@ func TestValues(t *testing.T) {
 		{"topology net30\nserver 10.9.0.0 255.255.255.0", func(c *Config) any { return fmt.Sprint(c.Topology, c.Addr4, c.Peer4, c.Pool4, c.Routes) }, "net30 10.9.0.1/24 10.9.0.2 {10.9.0.4 10.9.0.251} []"},
 		{"server 10.9.0.0 255.255.255.248\ntopology p2p", func(c *Config) any { return fmt.Sprint(c.Topology, c.Addr4, c.Peer4, c.Pool4) }, "p2p 10.9.0.1/29 10.9.0.2 {10.9.0.4 10.9.0.7}"},
 		{"topology net30\nserver 10.9.0.0 255.255.255.0 nopool\nifconfig-pool 10.9.0.8 10.9.0.19", func(c *Config) any { return fmt.Sprint(c.Pool4) }, "{10.9.0.8 10.9.0.19}"},
+		{"", func(c *Config) any { return c.PushConstraint.String() }, "10.9.0.0/24"},
+		{"topology p2p\nserver 10.9.0.0 255.255.255.0", func(c *Config) any { return c.PushConstraint.IsValid() }, false},
+		{"ifconfig-push-constraint 10.0.0.0 255.0.0.0", func(c *Config) any { return c.PushConstraint.String() }, "10.0.0.0/8"},
 		{"ifconfig-noexec\nroute-noexec", func(c *Config) any { return []bool{c.NoIfconfig, c.NoRouteExec} }, []bool{true, true}},
 		{"route 192.168.9.0 255.255.255.0\nroute 192.168.7.1\nroute 172.16.0.0 255.240.0.0 10.9.0.2 5\nroute-metric 9\nroute-ipv6 fd01::/48 fd00::2",
 			func(c *Config) any { return c.Routes }, []Route{

@@ -113,6 +113,9 @@ func (d *draft) expandServer() {
 	if !d.noPool {
 		c.Pool4 = Range{addr4(first), addr4(last)}
 	}
+	if c.Topology == Subnet && !c.PushConstraint.IsValid() {
+		c.PushConstraint = p
+	}
 	switch c.Topology {
 	case Subnet:
 		d.push("route-gateway %s", own)

@@ -12,7 +12,7 @@ var clientRows = []row{
 	use("ifconfig-pool", "START END [MASK]", "The addresses for clients, where no `server` line gives them. MASK is the one of `ifconfig`, in topology subnet only.", setPool),
 	use("ifconfig-ipv6-pool", "NET/BITS", "The same for IPv6: addresses from NET on. Needs `ifconfig-ipv6`.", setPool6),
 	use("ifconfig-pool-persist", "FILE [SECONDS]", "Remember which client had which address, in FILE, written every SECONDS (default 600); with 0 it is only read, and its entries are fixed.", setPersist),
-	accept("ifconfig-push-constraint", "NET MASK", "it only warns about addresses outside a network"),
+	use("ifconfig-push-constraint", "NET MASK", "Warn of fixed addresses outside this network; default that of `server`, in topology subnet. They are given all the same.", setConstraint),
 	use("client-config-dir", "DIR", "A directory with a file for each client, named as its certificate's common name (or as its login, with `username-as-common-name`); DEFAULT serves the others. Read at every login.", word(func(c *Config) *string { return &c.ClientConfigDir })),
 	use("ccd-exclusive", "", "Let only clients in that have a file of their own.", switchOn(func(c *Config) *bool { return &c.CCDExclusive })),
 	use("client-to-client", "", "Let clients reach each other. Without it they cannot.", switchOn(func(c *Config) *bool { return &c.ClientToClient })),
@@ -83,6 +83,17 @@ func setPool(d *draft, l *directive) error {
 	}
 	d.cfg.Pool4 = Range{first, last}
 	return nil
+}
+
+func setConstraint(d *draft, l *directive) error {
+	p, err := network4(l.args[0], l.args[1])
+	if err == nil && hostBits(p) {
+		err = fmt.Errorf("with this mask the network is %s", p.Masked().Addr())
+	}
+	if err == nil {
+		d.cfg.PushConstraint = p
+	}
+	return err
 }
 
 func setPool6(d *draft, l *directive) error {
