@@ -227,3 +227,32 @@ func TestE2ELoginOptional(t *testing.T) {
 	f.must(c.Expect("AUTH_FAILED", 1, 20*time.Second))
 	f.must(srv.Expect("by=script", 2, time.Second))
 }
+
+// With `external-auth` the script is asked at each renegotiation, hears what the token is worth and of which session it is,
+// and its no ends the session.
+func TestE2EExternalAuth(t *testing.T) {
+	f := newField(t, "alice")
+	script, heard, no := filepath.Join(f.Dir, "judge"), filepath.Join(f.Dir, "heard"), filepath.Join(f.Dir, "no")
+	f.must(os.WriteFile(script, []byte("#!/bin/sh\necho \"$session_state $session_id\" >>"+heard+"\n[ ! -e "+no+" ]\n"), 0o755))
+	f.serve("script-security 2", "auth-user-pass-verify "+script+" via-file", "auth-gen-token 0 10 external-auth", "hand-window 5", "reneg-sec 6")
+	v := f.connect("alice", f.credentials("login", "alice", "alice-secret"), "auth-nocache", "reneg-sec 0")
+	f.must(v.Expect(newKey, 3, 30*time.Second))
+	v.ping(lab.Lan4, 3, 56)
+	f.must(os.WriteFile(no, nil, 0o600))
+	f.must(v.Expect("AUTH_FAILED", 1, 15*time.Second))
+	text, err := os.ReadFile(heard)
+	f.must(err)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if len(lines) < 4 {
+		t.Fatalf("the script was asked %d times:\n%s", len(lines), text)
+	}
+	state, session, _ := strings.Cut(lines[0], " ")
+	if state != "Initial" || len(session) != 16 {
+		t.Errorf("at first it heard %q", lines[0])
+	}
+	for _, line := range lines[1:4] {
+		if line != "Authenticated "+session {
+			t.Errorf("then it heard %q, want Authenticated and the same session %s", line, session)
+		}
+	}
+}
