@@ -186,7 +186,9 @@ func (s *Server) tellState(name, detail string, addresses bool) {
 // tellConnected tells that the server serves; device, addresses and routes were there before it was made.
 func (s *Server) tellConnected() {
 	s.tellState("ASSIGN_IP", "", true)
-	s.tellState("ADD_ROUTES", "", false)
+	if cfg := s.live.Load().cfg; len(cfg.Routes) > 0 && !cfg.NoRouteExec {
+		s.tellState("ADD_ROUTES", "", false)
+	}
 	s.tellState("CONNECTED", "SUCCESS", true)
 }
 

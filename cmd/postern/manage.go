@@ -115,6 +115,9 @@ func openDesk(cfg *config.Config, log *logging) (*desk, error) {
 		<-ended
 	}
 	log.Info().Str("at", m.String()).Bool("password", m.Password != nil).Msg("management clients may come")
+	for _, text := range m.Echo {
+		d.Echo(time.Now(), text)
+	}
 	d.State(management.State{Time: time.Now(), Name: "CONNECTING"})
 	return d, nil
 }

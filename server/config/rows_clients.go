@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -37,9 +38,14 @@ var clientRows = []row{
 	scriptUse("learn-address", "Run for each address and network inside that becomes a client's, or nobody's any more. One that it refuses is not used."),
 	scriptUse("client-crresponse", "Run with the answer of a client that `auth-user-pass-verify` has asked a question."),
 	use("tmp-dir", "DIR", "Where files for scripts are made; default $TMPDIR or /tmp.", word(func(c *Config) *string { return &c.Scripts.TempDir })),
-	accept("echo", "...", "it would only log its text; to reach clients write `push \"echo ...\"`"),
-	accept("parameter", "...", "it would only log its text; to reach clients write `push \"parameter ...\"`"),
+	use("echo", "TEXT...", "Tell management clients this text (`echo`), and nobody else; to reach clients write `push \"echo ...\"`.", setEcho).each(),
+	use("parameter", "TEXT...", "Another name of `echo`.", setEcho).each(),
 	refuse("override-username", "it belongs into a client file, and is not supported there yet"),
+}
+
+func setEcho(d *draft, l *directive) error {
+	d.cfg.Management.Echo = append(d.cfg.Management.Echo, strings.Join(l.args, " "))
+	return nil
 }
 
 func addPush(d *draft, l *directive) error {

@@ -18,6 +18,7 @@ type Management struct {
 	Hold        bool           // wait for a release before serving
 	Signal      bool           // reload when the last client leaves
 	ClientAuth  bool           // ask about each login
+	Echo        []string       // texts of echo directives
 	Dial        bool           // connect to a program that listens there
 }
 

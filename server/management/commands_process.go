@@ -90,14 +90,15 @@ func (c *conn) setByteCount(r *reply, args []string) {
 func (c *conn) setEnvFilter(r *reply, args []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	n := 0 // without a level, as openvpn has it
 	if len(args) > 0 {
-		n, err := strconv.Atoi(args[0])
-		if err != nil || n < 0 {
+		var err error
+		if n, err = strconv.Atoi(args[0]); err != nil || n < 0 {
 			r.fail("bad env-filter level")
 			return
 		}
-		c.envFilter = n
 	}
+	c.envFilter = n
 	r.succeed("env_filter_level=%d", c.envFilter)
 }
 

@@ -112,7 +112,7 @@ func TestCommands(t *testing.T) {
 		{"auth-retry", "SUCCESS: auth-retry=interact", ""},
 		{"auth-retry x", "ERROR: bad auth-retry parameter", ""},
 		{"env-filter 2", "SUCCESS: env_filter_level=2", ""},
-		{"env-filter", "SUCCESS: env_filter_level=2", ""},
+		{"env-filter", "SUCCESS: env_filter_level=0", ""},
 		{"env-filter x", "ERROR: bad env-filter level", ""},
 		{"test 0", "", ""},
 		{"test -1", "", ""},
