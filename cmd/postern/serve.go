@@ -29,6 +29,7 @@ import (
 // serveOptions are the flags of serve and quickstart.
 type serveOptions struct {
 	logFormat string
+	pprof     string // unix:PATH; "": none
 	ready     func() // called once when clients may connect; may be nil
 }
 
@@ -41,10 +42,11 @@ func serveCommand() *cli.Command {
 			"what can be reloaded without dropping anyone, SIGUSR2 writes the status to the log.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Required: true, Usage: "server.conf `FILE`"},
+			&cli.StringFlag{Name: "pprof", Usage: "serve Go's profiles on the socket `unix:PATH`"},
 			logFormatFlag(),
 		},
 		Action: func(c *cli.Context) error {
-			return serve(c.Context, source{path: c.String("config")}, serveOptions{logFormat: c.String("log-format")})
+			return serve(c.Context, source{path: c.String("config")}, serveOptions{logFormat: c.String("log-format"), pprof: c.String("pprof")})
 		},
 	}
 }
@@ -93,6 +95,11 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 		log.Warn().Err(err).Int("nice", cfg.Nice).Msg("the priority stays as it was")
 	}
 	spareThreads(cfg, log)
+	closePprof, err := openPprof(o.pprof)
+	if err != nil {
+		return err
+	}
+	defer closePprof()
 	desk, err := openDesk(cfg, logs)
 	if err != nil {
 		return err
