@@ -37,6 +37,9 @@ const (
 	maxGreeting = 2560
 )
 
+// handshakeQueue is how many handshakes may wait for a processor before strangers are left outside (S011).
+const handshakeQueue = 256
+
 // A gatekeeper answers the strangers of one listener in a goroutine of its own, so that no lane pays for them.
 type gatekeeper struct {
 	srv   *Server
@@ -97,6 +100,10 @@ func (k *gatekeeper) greet(ctx context.Context, g *greeting) {
 	}()
 	if k.srv.closing.Load() {
 		return // whoever got a cookie now would wait for a server that is gone; unanswered, it asks the next one
+	}
+	if k.srv.crowded() {
+		k.srv.drops.add(dropCrowded)
+		return
 	}
 	reply, o := k.gate.GreetAt(time.Now(), g.from.addr, g.from.local.Addr, g.buf[:g.n])
 	switch {

@@ -38,6 +38,7 @@ func (s *Server) keep(ctx context.Context) {
 		}
 		s.learnPaths(clients, clock)
 		clear(clients) // the dead ones are garbage
+		s.tendMemory(clock)
 		if clock%hushReport == 0 {
 			if n := s.hush.taken(); n > 0 {
 				s.log.Warn().Int("lines", n).Msg("lines about strangers were withheld")

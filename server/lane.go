@@ -15,6 +15,32 @@ type lane struct {
 	srv    *Server
 	queue  tun.Queue
 	sender *sender
+	spare  chan *tun.Coalescer // for streams, which come by the thousand and are idle mostly: lent for a batch
+}
+
+// spares is how many coalescers a lane keeps: no more streams than there are cores are at work at once.
+const spares = 8
+
+func newLane(s *Server, q tun.Queue) *lane {
+	return &lane{srv: s, queue: q, sender: newSender(s, q), spare: make(chan *tun.Coalescer, spares)}
+}
+
+// borrow returns a coalescer that is nobody else's until giveBack.
+func (l *lane) borrow() *tun.Coalescer {
+	select {
+	case c := <-l.spare:
+		return c
+	default:
+		return tun.NewCoalescer(l.queue)
+	}
+}
+
+// giveBack takes a coalescer that has been flushed.
+func (l *lane) giveBack(c *tun.Coalescer) {
+	select {
+	case l.spare <- c:
+	default: // there are enough
+	}
 }
 
 // downlink carries packets from the TUN to clients until the queue is closed.
@@ -66,10 +92,10 @@ func (l *lane) send(packets []tun.Packet, to []*client) {
 type uplink struct {
 	lane    *lane
 	sock    link.Socket
-	door    any         // of the packets' addresses
-	gate    *gatekeeper // where strangers go; nil on a stream
-	only    *client     // on a stream: whose it is
-	merge   *tun.Coalescer
+	door    any            // of the packets' addresses
+	gate    *gatekeeper    // where strangers go; nil on a stream
+	only    *client        // on a stream: whose it is
+	merge   *tun.Coalescer // on a stream only while a batch is at work
 	scratch datachan.Scratch
 	at      run         // the one under way
 	forward []forwarded // for other clients, sent when the batch is through
@@ -110,12 +136,19 @@ func (u *uplink) batch(trains []link.Train) (err error) {
 		}
 	}()
 	now := u.lane.srv.clock.Load()
+	if u.only != nil {
+		u.merge = u.lane.borrow()
+	}
 	for i := range trains {
 		if e := u.train(&trains[i], now); e != nil {
 			err = e
 		}
 	}
 	u.merge.Flush() // the queue counts what it could not write
+	if u.only != nil {
+		u.lane.giveBack(u.merge)
+		u.merge = nil
+	}
 	for rest := u.forward; len(rest) > 0; {
 		rest = rest[rest[0].to.path.Load().home.pass(rest):]
 	}
@@ -131,7 +164,9 @@ func (u *uplink) survive(p any) error {
 	if r.locked {
 		r.key.Unlock()
 	}
-	u.merge = tun.NewCoalescer(u.lane.queue)
+	if u.merge = nil; u.only == nil {
+		u.merge = tun.NewCoalescer(u.lane.queue)
+	}
 	clear(u.forward)
 	u.forward = u.forward[:0]
 	if u.only != nil {

@@ -77,7 +77,7 @@ func newBench(t testing.TB, members int) *bench {
 	srv, err := New(w.cfg, Parts{Device: tuntest.New(tuntest.Options{}), Log: zerolog.Nop()})
 	must(t, err)
 	b := &bench{srv: srv}
-	b.lane = &lane{srv: srv, queue: &b.queue, sender: newSender(srv, &b.queue)}
+	b.lane = newLane(srv, &b.queue)
 	b.uplink = &uplink{lane: b.lane, sock: &b.sock, door: b, merge: tun.NewCoalescer(&b.queue)}
 	for i := range members {
 		m := &benchMember{inside: plus(w.cfg.Pool4.First, i), addr: netip.AddrPortFrom(homeAddr.Addr(), uint16(40000+i))}

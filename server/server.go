@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,8 @@ type Parts struct {
 	// As scripts are told: when the process started (zero: now), and the host's default gateways.
 	Started                 time.Time
 	NetGateway, NetGateway6 netip.Addr
+	// MemoryLimit is how many bytes the process may have before newcomers are left outside; 0: no limit.
+	MemoryLimit int64
 }
 
 // A UDPListener is one local address: a socket a lane, all bound to it.
@@ -92,7 +95,10 @@ type Server struct {
 	repushing  sync.Mutex   // one client's pushes are brought in line at a time
 	pulse      atomic.Int64 // rounds of the keeper
 	hush       hush
-	pace       pace // of new sessions over UDP
+	workers    *tlsctl.Workers // who computes handshakes
+	memory     memory          // the keeper's
+	tight      atomic.Bool     // little memory is left
+	pace       pace            // of new sessions over UDP
 
 	wg      sync.WaitGroup // every goroutine but Run's own
 	drained chan struct{}  // closed when the last session ended while closing
@@ -128,6 +134,7 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	s := &Server{
 		parts: parts, log: parts.Log, table: newTable(cfg), half: newHalfOpen(), pool: newPool(cfg),
 		clientToClient: cfg.ClientToClient, passTOS: cfg.PassTOS, blockIPv6: cfg.BlockIPv6, started: time.Now(), drained: make(chan struct{}),
+		workers: tlsctl.NewWorkers(max(runtime.GOMAXPROCS(0)/2, 1), handshakeQueue),
 	}
 	if cfg.PortShare.Host != "" {
 		s.sharer = newSharer(cfg.PortShare)
@@ -165,7 +172,8 @@ func (s *Server) adopt(l *live) {
 	s.ctl.Store(&tlsctl.Config{
 		TLS: l.creds.tls, Certs: l.creds.rules, Wrap: l.creds.wrap, Ciphers: cfg.DataCiphers, CipherFallback: cfg.CipherFallback,
 		Digest: cfg.Auth, Epoch: true, CompressMigrate: true,
-		TunMTU: cfg.MTU, MaxPacket: max(cfg.MaxPacket-48, 0), WantLogin: l.login.Auth != nil && !cfg.LoginOptional && !cfg.LoginByCert,
+		Workers: s.workers,
+		TunMTU:  cfg.MTU, MaxPacket: max(cfg.MaxPacket-48, 0), WantLogin: l.login.Auth != nil && !cfg.LoginOptional && !cfg.LoginByCert,
 		Timing:  tlsctl.Timing{HandWindow: cfg.HandWindow, TLSTimeout: cfg.TLSTimeout, Renegotiate: renegotiate, Transition: cfg.TranWindow},
 		Current: s.ctl.Load, // a renegotiation shows today's certificate, and goes by today's rules
 		Log:     s.log,
@@ -181,7 +189,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("open queues of %s: %w", s.parts.Device.Name(), err)
 	}
 	for _, q := range queues {
-		s.lanes = append(s.lanes, &lane{srv: s, queue: q, sender: newSender(s, q)})
+		s.lanes = append(s.lanes, newLane(s, q))
 	}
 	// Sessions outlive ctx: they are told that the server ends, and have a moment to say so.
 	living, stop := context.WithCancelCause(context.WithoutCancel(ctx))

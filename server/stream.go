@@ -11,7 +11,6 @@ import (
 
 	"postern/server/link"
 	"postern/tlsctl"
-	"postern/tun"
 )
 
 // The bounds of S014: streams whose client is not authorised, and how long its packets may be before and after.
@@ -139,7 +138,7 @@ func (s *Server) serve(ctx context.Context, st *link.Stream, counted netip.Addr,
 	if c == nil {
 		return
 	}
-	u := &uplink{lane: lane, sock: st, door: st, only: c, merge: tun.NewCoalescer(lane.queue)}
+	u := &uplink{lane: lane, sock: st, door: st, only: c}
 	err := u.run()
 	if err == nil {
 		err = errors.New("closed")
@@ -170,6 +169,10 @@ func (s *Server) greet(ctx context.Context, st *link.Stream, counted netip.Addr,
 	st.SetLimit(frameLimitBefore)
 	trains, err := st.Receive()
 	if err != nil || len(trains) == 0 {
+		return nil, false
+	}
+	if s.crowded() {
+		s.drops.add(dropCrowded)
 		return nil, false
 	}
 	from := st.RemoteAddr()

@@ -65,15 +65,15 @@ func (s *Session) receive(now time.Time, pkt []byte) {
 // unwrap opens a packet under the wrap it must have: key ids above 0 the dynamic one, if there is one, key id 0 the
 // original. An OpenVPN 3 client moves key id 0 too when it begins its first renegotiation.
 func (s *Session) unwrap(pkt []byte) (Packet, error) {
-	if s.dynamic == nil || len(pkt) == 0 {
+	if s.dynamic == nil && s.exported == nil || len(pkt) == 0 {
 		return s.wrap.open(pkt)
 	}
 	if pkt[0]&7 != 0 {
-		return s.dynamic.open(pkt)
+		return s.dynamicWrap().open(pkt)
 	}
 	if s.lastKey != 0 || s.next != nil {
 		// The dynamic one first: it has a tag to know its own by, which the original may not have.
-		p, err := s.dynamic.open(slices.Clone(pkt))
+		p, err := s.dynamicWrap().open(slices.Clone(pkt))
 		if err != errWrap {
 			s.dynamicZero = s.dynamicZero || err == nil
 			return p, err
@@ -84,10 +84,23 @@ func (s *Session) unwrap(pkt []byte) (Packet, error) {
 
 // wrapOf is the wrap of what we send under a key id.
 func (s *Session) wrapOf(key KeyID) wrapper {
-	if s.dynamic != nil && (key != 0 || s.dynamicZero) {
-		return s.dynamic
+	if key != 0 || s.dynamicZero {
+		if w := s.dynamicWrap(); w != nil {
+			return w
+		}
 	}
 	return s.wrap
+}
+
+// dynamicWrap makes the wrap of renegotiations when it is first needed, often an hour after it was agreed on: it is a
+// good part of what an idle session holds. nil when none was agreed on.
+func (s *Session) dynamicWrap() wrapper {
+	if s.exported != nil {
+		s.dynamic = dynamicWrap([keyBlockSize]byte(s.exported), s.wrap.staticKey())
+		clear(s.exported)
+		s.exported = nil
+	}
+	return s.dynamic
 }
 
 func (s *Session) byKey(key KeyID) *negotiation {
@@ -147,6 +160,9 @@ func (s *Session) transmit(now time.Time) {
 		s.wakeAt(next)
 	}
 	s.heard = false
+	if s.current != nil && s.next == nil && s.current.rel.outstanding() == 0 {
+		s.buffer = nil // for the hour that nothing is sent
+	}
 	s.negotiated = slices.DeleteFunc(s.negotiated, func(n *negotiation) bool { return n.dead })
 }
 

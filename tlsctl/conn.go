@@ -14,7 +14,8 @@ import (
 //	TLS -- Write --> out -- take --> reliable --> packets
 //	TLS <-- Read --- in <-- feed --- reliable <-- packets
 type conn struct {
-	wake func() // tells Run that there is something to take; immutable
+	wake    func()   // tells Run that there is something to take; immutable
+	workers *Workers // among whom the reader has a place; nil: it has none. The reader's
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -38,6 +39,16 @@ func newConn(wake func()) *conn {
 func (c *conn) Read(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.workers != nil && c.waitsLocked() {
+		// Whoever waits is not at work.
+		c.workers.end()
+		for c.waitsLocked() {
+			c.changed.Wait()
+		}
+		c.mu.Unlock()
+		c.workers.begin()
+		c.mu.Lock()
+	}
 	for {
 		switch {
 		case c.err != nil:
@@ -54,6 +65,21 @@ func (c *conn) Read(b []byte) (int, error) {
 		}
 		c.changed.Wait()
 	}
+}
+
+// waitsLocked reports whether Read has to wait.
+func (c *conn) waitsLocked() bool { return c.err == nil && len(c.in) == 0 && !c.polled }
+
+// work takes a place among the workers for the reader, until rest.
+func (c *conn) work(w *Workers) {
+	w.begin()
+	c.workers = w
+}
+
+// rest gives the reader's place back, if it has one.
+func (c *conn) rest() {
+	c.workers.end()
+	c.workers = nil
 }
 
 // Write appends to the stream to the client and never waits: TLS writes no more than a flight or a message at a time.

@@ -85,6 +85,8 @@ func (s *Session) negotiate(ctx context.Context, n *negotiation) (err error) {
 	stop := context.AfterFunc(ctx, func() { n.conn.fail(context.Cause(ctx)) })
 	defer stop()
 
+	n.conn.work(n.cfg.Workers)
+	defer n.conn.rest()
 	if err := n.tls.Handshake(); err != nil {
 		return tlsFailure(err)
 	}
@@ -92,6 +94,7 @@ func (s *Session) negotiate(ctx context.Context, n *negotiation) (err error) {
 	if err := n.readExchange(); err != nil {
 		return err
 	}
+	n.conn.rest()
 	n.asked = time.Now()
 	n.ours = newExchange(mirrorOptions(n.theirs.options))
 

@@ -76,10 +76,11 @@ type Session struct {
 
 	// All below is Run's.
 	wrap        wrapper
-	dynamic     wrapper // of renegotiations, if agreed on
-	dynamicZero bool    // the client has moved key id 0 to it too, as OpenVPN 3 does
-	unproven    bool    // the address is not proved yet: answer no more than is asked
-	heard       bool    // something came in since the last transmission
+	exported    keyBlock // what the wrap of renegotiations will be made of, if one was agreed on
+	dynamic     wrapper  // that wrap, once it was needed
+	dynamicZero bool     // the client has moved key id 0 to it too, as OpenVPN 3 does
+	unproven    bool     // the address is not proved yet: answer no more than is asked
+	heard       bool     // something came in since the last transmission
 	negotiated  []*negotiation
 	current     *negotiation // the newest that was decided: sends messages; nil before the first is
 	next        *negotiation // under way, if it is not the first
@@ -562,9 +563,10 @@ func (s *Session) prepare(n *negotiation) error {
 		return err
 	}
 	if t.dynamic {
-		s.dynamic = dynamicWrap([keyBlockSize]byte(exported), s.wrap.staticKey())
+		s.exported = exported
+	} else {
+		clear(exported)
 	}
-	clear(exported)
 	if theirs := optionValue(n.hello.Options, "auth"); t.digest != "" && theirs != "" && !strings.EqualFold(theirs, t.digest) {
 		s.log.Warn().Str("client", theirs).Str("server", t.digest).Msg("the client has another auth: no data will pass")
 	}

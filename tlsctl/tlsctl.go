@@ -29,6 +29,8 @@ type Config struct {
 	// MaxPacket bounds the UDP payload of a control packet we send; 0 means 1200.
 	MaxPacket int
 	Timing    Timing
+	// Workers are who computes the TLS handshakes; nil: all may at once.
+	Workers *Workers
 	// WantLogin: a user name and password are required; without them the client gets AUTH_FAILED.
 	WantLogin bool
 	// Digest authenticates the packets of CBC data ciphers, as in "SHA256"; "" means SHA1, as it does to clients.

@@ -14,7 +14,7 @@ const (
 	frameHead = 2
 	maxPacket = 1<<16 - 1
 
-	smallBuf = 4 << 10   // what an idle stream holds
+	smallBuf = 1 << 10   // what an idle stream holds
 	bulkBuf  = 64 << 10  // what a busy one reads at a time
 	hugeBuf  = 128 << 10 // only for frames that bulkBuf cannot hold
 	calm     = 16        // reads in a row that a quarter of the buffer would have done for, until it is halved

@@ -164,7 +164,7 @@ func TestFramesBufferSize(t *testing.T) {
 	if len(f.buf) != bulkBuf {
 		t.Errorf("a busy stream has a buffer of %d, want %d", len(f.buf), bulkBuf)
 	}
-	for range 6 * calm {
+	for range 8 * calm {
 		read(ping)
 	}
 	if len(f.buf) != smallBuf {

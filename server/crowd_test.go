@@ -1,0 +1,51 @@
+package server
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// While memory is short or handshakes queue, strangers are not answered, over neither transport; who is inside notices
+// nothing, and whoever waited gets in by asking again (S011, S117).
+func TestCrowded(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.start()
+		alice := w.peer("alice", homeAddr).connect()
+		w.srv.tight.Store(true)
+		bob, carol := w.peer("bob", otherAddr), w.streamPeer("carol", thirdAddr)
+		ctx, cancel := context.WithTimeout(w.ctx, 30*time.Second)
+		defer cancel()
+		in := make(chan error, 1)
+		go func() { in <- bob.ctl.Connect(ctx) }()
+		go carol.ctl.Connect(ctx)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		alice.mustReach()
+		if got := w.clients(); len(got) != 1 {
+			t.Errorf("connected: %v, want alice alone", got)
+		}
+		if w.drops(dropCrowded) < 2 {
+			t.Errorf("%d packets were left unanswered", w.drops(dropCrowded))
+		}
+		w.srv.tight.Store(false)
+		if err := <-in; err != nil {
+			t.Errorf("bob, who went on asking: %v", err)
+		}
+	})
+}
+
+// A stream has a coalescer only while a batch of it is at work.
+func TestStreamsShareCoalescers(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.start()
+		alice, bob := w.streamPeer("alice", homeAddr).connect(), w.streamPeer("bob", otherAddr).connect()
+		alice.mustReach()
+		bob.mustReach()
+		alice.mustReach()
+		if n := len(w.srv.lanes[0].spare); n != 1 {
+			t.Errorf("two streams that took turns left %d coalescers, want 1", n)
+		}
+	})
+}
