@@ -28,6 +28,8 @@ type TokenOptions struct {
 	External bool
 	// MatchCertificate wants the name that a token stands for to be the certificate's, as the function of that name.
 	MatchCertificate bool
+	// NamedByCertificate takes the certificate's name in place of the one that was typed, as the function of that name.
+	NamedByCertificate bool
 	// Epoch returns what changes when the tokens of a user must not be good any more; nil means never. Not for Shared.
 	Epoch func(name string) string
 	// Voucher is asked about users whose tokens are good, at least every 15 min; nil believes the token alone.
@@ -154,6 +156,11 @@ func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator,
 	before := s.tokenLogin
 	s.mu.Unlock()
 
+	if t.o.NamedByCertificate && r.CommonName != "" {
+		inner := *r
+		inner.Username = r.CommonName
+		r = &inner
+	}
 	now := time.Now()
 	at := before.clock(now)
 	var tok token

@@ -313,6 +313,25 @@ func TestTokenMatchesCertificate(t *testing.T) {
 	})
 }
 
+// Where the certificate names the user, whatever is typed goes with the token, and nobody is told another name.
+func TestTokenNamedByCertificate(t *testing.T) {
+	w := newTokenWorld(t, auth.TokenOptions{NamedByCertificate: true})
+	var s auth.TokenSession
+	w.in(&s, "me", "secret", "alice")
+	if s.User() != "" {
+		t.Errorf("told to be %q", s.User())
+	}
+	w.in(&s, "me", s.Token(), "alice")
+	if id, err := w.login(new(auth.TokenSession), "I", s.Token(), "alice"); err != nil || id.Name != "alice" {
+		t.Errorf("%+v, %v", id, err)
+	}
+	w.out(new(auth.TokenSession), "alice", s.Token(), "bob")
+	w.out(new(auth.TokenSession), "alice", s.Token(), "")
+	if len(w.asked) != 1 {
+		t.Errorf("the back end was asked %d times", len(w.asked))
+	}
+}
+
 // A client without a user name is its certificate, where the back end says the same; where it says another name the
 // client is told to use that one.
 func TestTokenEmptyUser(t *testing.T) {

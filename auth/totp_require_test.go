@@ -643,3 +643,31 @@ func TestHoldsTOTP(t *testing.T) {
 		t.Error("a name that is none was taken")
 	}
 }
+
+// Where the certificate names the user it says whose code it has to be, too.
+func TestTOTPNamedByCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTOTPWorld(t, auth.TOTPOptions{})
+		named := auth.NamedByCertificate(w.logins)
+		try := func(typed, cert, password string) error {
+			r := w.request(typed, password)
+			r.CommonName = cert
+			_, err := named.Authenticate(t.Context(), r)
+			return err
+		}
+		if err := try("anybody", "alice", "secret"+w.code("alice")); err != nil {
+			t.Errorf("alice: %v", err)
+		}
+		w.next()
+		wantDenied(t, try("alice", "bob", "secret"+w.code("alice")), "wrong one-time code", auth.PublicRefusal)
+		var c *auth.Challenge
+		if err := try("anybody", "bob", "secret"); !errors.As(err, &c) {
+			t.Fatalf("bob: %v, want a challenge", err)
+		}
+		r := w.request(c.Username, "")
+		r.CommonName, r.State, r.Response = "bob", c.State, []byte(w.code("bob"))
+		if id, err := named.Authenticate(t.Context(), r); err != nil || id.Name != "bob" {
+			t.Errorf("bob: %+v, %v", id, err)
+		}
+	})
+}

@@ -59,9 +59,6 @@ func (k *logins) login(cfg *config.Config) (server.Login, error) {
 	if cfg.LoginMustMatchCert && cfg.VerifyClientCert != config.CertNone {
 		matching = auth.MatchCertificate // a login that does not match its certificate is no guess: this goes before
 	}
-	if cfg.LDAP != nil && cfg.LDAP.NamedByCert {
-		matching = auth.NamedByCertificate
-	}
 	l.Auth = matching(k.throttle.Limit(b.login))
 	if cfg.TOTPFile != "" {
 		if err := k.takeTOTP(cfg); err != nil {
@@ -75,6 +72,9 @@ func (k *logins) login(cfg *config.Config) (server.Login, error) {
 	}
 	if cfg.LoginOptional && b.voucher == nil && cfg.TOTPFile == "" { // a directory, a file and a code want somebody
 		l.Auth = auth.Nameless(auth.ScriptedCertificate(), l.Auth)
+	}
+	if cfg.LDAP != nil && cfg.LDAP.NamedByCert { // around all that goes by the name
+		l.Auth = auth.NamedByCertificate(l.Auth)
 	}
 	if !cfg.GenToken {
 		return l, nil
@@ -156,7 +156,7 @@ func (k *logins) takeTOTP(cfg *config.Config) error {
 // tokens makes the tokens that stand for logins at b.
 func (k *logins) tokens(cfg *config.Config, b backEnds) (*auth.Tokens, error) {
 	o := auth.TokenOptions{Secret: k.secret, Lifetime: cfg.TokenLifetime, Renewal: cfg.TokenRenewal, Shared: cfg.TokenOpenVPN,
-		External: cfg.TokenExternal, MatchCertificate: cfg.LoginMustMatchCert && cfg.VerifyClientCert != config.CertNone, Voucher: b.voucher}
+		External: cfg.TokenExternal, NamedByCertificate: cfg.LDAP != nil && cfg.LDAP.NamedByCert, MatchCertificate: cfg.LoginMustMatchCert && cfg.VerifyClientCert != config.CertNone, Voucher: b.voucher}
 	if cfg.TokenSecret.Set() {
 		var err error
 		if o.Secret, err = auth.ParseTokenSecret(cfg.TokenSecret.Bytes); err != nil {
