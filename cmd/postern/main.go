@@ -30,7 +30,7 @@ func main() {
 		HideHelpCommand:      true,
 		Commands: []*cli.Command{
 			serveCommand(), checkCommand(), quickstartCommand(), pkiCommand(), profileCommand(), keyCommand(),
-			userCommand(), statusCommand(), whyCommand(), ldapCommand(), openvpnCommand(), completionCommand(),
+			userCommand(), statusCommand(), whyCommand(), ldapCommand(), importCommand(), openvpnCommand(), completionCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // below, once
 	}

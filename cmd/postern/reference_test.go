@@ -294,3 +294,36 @@ func compareFindings(t *testing.T, reference, ours *finding, differs []string) {
 		t.Errorf("kill, openvpn's and ours:\n%s\n%s", reference.clientsKilled, ours.clientsKilled)
 	}
 }
+
+// There and back again: who moves to us and returns to openvpn keeps everybody's address, newcomers' too (S113).
+func TestE2EThereAndBack(t *testing.T) {
+	names := []string{"alice", "bob", "carol"}
+	f := newField(t, names...)
+	dir := f.family("debian")
+	held := make(map[string]string)
+	for i, who := range []string{"reference", "postern", "reference"} {
+		srv := f.contend(who, dir)
+		for _, name := range names {
+			if name == "carol" && i == 0 {
+				continue // she comes while we serve
+			}
+			v := f.connect(name, "proto udp", fmt.Sprintf("remote %v 1194", f.Host("router").Wan4), "cd "+dir, "tls-auth ta.key 1", "explicit-exit-notify 1")
+			pushed := v.pushed()
+			at := slices.IndexFunc(pushed, func(o string) bool { return strings.HasPrefix(o, "ifconfig ") })
+			switch {
+			case at < 0:
+				t.Fatalf("%s: no address in %q", name, pushed)
+			case held[name] == "":
+				held[name] = pushed[at]
+			case held[name] != pushed[at]:
+				t.Errorf("turn %d, %s: %s has %q, and had %q", i, who, name, pushed[at], held[name])
+			}
+			v.stop()
+		}
+		f.must(srv.Signal(syscall.SIGTERM))
+		f.must(srv.Wait(10 * time.Second))
+	}
+	if held["alice"] == held["bob"] || held["bob"] == held["carol"] {
+		t.Errorf("addresses are shared: %v", held)
+	}
+}
