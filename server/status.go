@@ -220,6 +220,7 @@ func (s *Server) writeStatus(l *live) {
 func (s *Server) serveStatus(ctx context.Context, l net.Listener) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /why", s.serveWhy)
+	mux.HandleFunc("GET /lanes", s.serveLanes)
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.Snapshot()) // a reader that has gone needs no answer

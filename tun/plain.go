@@ -49,6 +49,7 @@ func closeQueues(queues []Queue) error {
 }
 
 type plainQueue struct {
+	counters
 	rw     io.ReadWriteCloser
 	packet [1]Packet
 	in     []byte // the reader's
@@ -65,6 +66,7 @@ func (q *plainQueue) Read() ([]Packet, error) {
 	n, err := q.rw.Read(q.in[:maxPacket])
 	switch {
 	case err == nil:
+		q.read(1, 1, n)
 		q.packet[0] = Packet{Bytes: q.in[: n : n+slack]}
 		return q.packet[:], nil
 	case errors.Is(err, os.ErrClosed):
@@ -89,6 +91,7 @@ func (q *plainQueue) Write(frags [][]byte, g GSO) error {
 		pkt = q.out
 	}
 	_, err := q.rw.Write(pkt)
+	q.wrote(1, len(pkt), err == nil)
 	switch {
 	case err == nil:
 		return nil

@@ -19,6 +19,7 @@ const (
 // offloadQueue is a queue with virtio-net headers. Its callbacks are built once and its system calls are raw: they
 // never wait, since the descriptor is non-blocking, and the netpoller is what wakes us.
 type offloadQueue struct {
+	counters
 	file     *os.File
 	raw      syscall.RawConn
 	tcp, udp bool
@@ -72,8 +73,15 @@ func (q *offloadQueue) Read() ([]Packet, error) {
 
 // drainReady reads until nothing is left or a bound is reached; false means that nothing was there.
 func (q *offloadQueue) drainReady(fd uintptr) bool {
-	for used, bytes := 0, 0; len(q.packets) < maxBatch && bytes < maxBatchBytes; {
+	used, bytes, calls := 0, 0, 0
+	defer func() {
+		if len(q.packets) > 0 {
+			q.read(calls, len(q.packets), bytes)
+		}
+	}()
+	for len(q.packets) < maxBatch && bytes < maxBatchBytes {
 		b := q.buf[used : used+vnetHdrLen+maxPacket]
+		calls++
 		n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
 		switch errno {
 		case 0:
@@ -105,18 +113,21 @@ func (q *offloadQueue) Write(frags [][]byte, g GSO) error {
 	defer q.mu.Unlock()
 	g.put(q.hdr[:])
 	q.iov = q.iov[:1]
+	bytes := 0
 	for _, f := range frags {
 		if len(f) == 0 {
 			continue
 		}
 		v := unix.Iovec{Base: &f[0]}
 		v.SetLen(len(f))
+		bytes += len(f)
 		q.iov = append(q.iov, v)
 	}
 	q.writeErr = 0
 	if err := q.raw.Write(q.writev); err != nil {
 		return os.ErrClosed
 	}
+	q.wrote(len(frags), bytes, q.writeErr == 0)
 	if q.writeErr != 0 {
 		return ErrDropped
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
@@ -74,6 +75,13 @@ func TestE2ELoad(t *testing.T) {
 			if r.Connected != 4 || r.Left != 4 || r.Up.Bytes < 1_000_000 || r.Down.Bytes < 1_000_000 || r.Ping.Count == 0 {
 				t.Errorf("%s %s: %+v", io, flow, r)
 			}
+		}
+	}
+	lanes := f.postern("status", "--lanes", "--socket", filepath.Join(f.Dir, "control.sock"))
+	t.Log(lanes)
+	for _, want := range []string{"from 0.0.0.0:1194", "to the TUN", "from the TUN", "to 0.0.0.0:1194"} {
+		if !regexp.MustCompile(regexp.QuoteMeta(want) + ` +[1-9]\d{3,} `).MatchString(lanes) {
+			t.Errorf("postern status --lanes shows no traffic %s:\n%s", want, lanes)
 		}
 	}
 	r := f.load("load", "-n", "12", "-proto", "mixed", "-ciphers", "AES-256-GCM,AES-128-GCM,CHACHA20-POLY1305,AES-256-GCM:epoch",

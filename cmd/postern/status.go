@@ -38,6 +38,7 @@ func statusCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "socket", Usage: "the server's control socket `PATH`"},
 			&cli.BoolFlag{Name: "json", Usage: "print everything as JSON"},
+			&cli.BoolFlag{Name: "lanes", Usage: "show what each lane of the data path has moved and dropped, instead"},
 		},
 		Action: func(c *cli.Context) error {
 			socket := c.String("socket")
@@ -46,6 +47,9 @@ func statusCommand() *cli.Command {
 				if socket, err = onlySocket(controlDir); err != nil {
 					return err
 				}
+			}
+			if c.Bool("lanes") {
+				return showLanes(c.Context, c.App.Writer, socket, c.Bool("json"))
 			}
 			snap, err := askStatus(c.Context, socket)
 			if err != nil {

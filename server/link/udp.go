@@ -64,6 +64,7 @@ type mover interface {
 // UDPStats is a snapshot of a socket's counters.
 type UDPStats struct {
 	Receives, PacketsIn, BytesIn uint64 // Receives: system calls that brought something
+	Overrun                      uint64 // datagrams dropped by the kernel, whose buffer for the socket was full
 	Truncated, Empty             uint64 // datagrams dropped because cut short, or without a byte
 	Sends, PacketsOut, BytesOut  uint64 // Sends: system calls that took something
 	Dropped                      uint64 // packets given to Send that did not leave
@@ -149,6 +150,7 @@ func (u *UDP) LocalAddr() netip.AddrPort { return u.local }
 func (u *UDP) Stats() UDPStats {
 	return UDPStats{
 		Receives: u.in.batches.Load(), PacketsIn: u.in.packets.Load(), BytesIn: u.in.bytes.Load(),
+		Overrun:   overrun(u.conn),
 		Truncated: u.in.truncated.Load(), Empty: u.in.empty.Load(),
 		Sends: u.out.batches.Load(), PacketsOut: u.out.packets.Load(), BytesOut: u.out.bytes.Load(),
 		Dropped: u.out.dropped.Load(), Singly: u.out.singly.Load(),

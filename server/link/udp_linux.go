@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -111,6 +112,21 @@ func setBuffer(fd, force, plain, size int) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, size)
 	}
+}
+
+// overrun is how many datagrams the kernel has dropped because the socket's receive buffer was full.
+func overrun(conn *net.UDPConn) (n uint64) {
+	_ = control(conn, func(fd int) error { // a closed socket has none to tell
+		var info [9]uint32 // SK_MEMINFO_VARS
+		size := uint32(unsafe.Sizeof(info))
+		if _, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0); errno != 0 {
+			return errno
+		}
+		n = uint64(info[8]) // SK_MEMINFO_DROPS
+		return nil
+	})
+	return n
 }
 
 // steer tells the sockets that share the port of fd which of them takes a datagram.
