@@ -110,6 +110,7 @@ type tokenLogin struct {
 	push    string    // the name that the client is to use, when it is another than it sent
 	certKey []byte
 	text    string // the token
+	report  TokenReport
 }
 
 // clock is what the session's tokens go by, at now.
@@ -125,6 +126,13 @@ func (s *TokenSession) Token() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.text
+}
+
+// Report says how the last good login came about, false before the first.
+func (s *TokenSession) Report() (r TokenReport, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.report, s.who != nil
 }
 
 // User returns the name for `auth-token-user`: the client's token is good with that name, and not with the one that it
@@ -200,6 +208,7 @@ func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator,
 	fresh := token{after.id, after.initial, unixTime(at)}
 	after.text = fresh.sign(t.key(after.who.Name, after.certKey), after.user)
 
+	after.report = TokenReport{state, sessionName(&before, &tok, state)}
 	s.mu.Lock()
 	s.tokenLogin = after
 	s.mu.Unlock()

@@ -46,7 +46,7 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (_ *tlsctl.Grant, e
 	user := ""
 	var who *auth.Identity
 	if live.login.Auth != nil {
-		if who, err = c.login(ctx, live, h, v); err != nil {
+		if who, err = c.login(ctx, live, h, name, v); err != nil {
 			return nil, err
 		}
 		user = who.Name

@@ -153,7 +153,9 @@ func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p 
 	if older != nil {
 		s.end(older, "the client began again")
 	}
+	s.departures.enter()
 	s.wg.Go(func() {
+		defer s.departures.leave()
 		err := s.verifyKey(ctx, o.Metadata)
 		if err == nil {
 			err = c.session.Run(ctx)

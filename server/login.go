@@ -40,9 +40,9 @@ const scriptTimeout = 5 * time.Minute
 //	     |   | State, Response           *auth.Challenge: the user is asked within the session, if the client can do
 //	     v   |                           that; otherwise the session ends with the question, and the next one brings
 //	*auth.Challenge -> Hello.Ask         the answer as its password
-func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, v *hooks.ClientInfo) (*auth.Identity, error) {
+func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, certCN string, v *hooks.ClientInfo) (*auth.Identity, error) {
 	c.log.Debug().Str("user", h.Username).Msg("asking for a login")
-	r := &auth.Request{Username: h.Username, Password: h.Password, CommonName: v.CommonName, Source: c.path.Load().addr, Can: methods(h), Script: c.loginScript(h, v)}
+	r := &auth.Request{Username: h.Username, Password: h.Password, CommonName: certCN, Source: c.path.Load().addr, Can: methods(h), Script: c.loginScript(h, v)}
 	if len(h.Chain) > 0 {
 		sum := sha256.Sum256(h.Chain[0].RawSubjectPublicKeyInfo)
 		r.CertKey = sum[:]

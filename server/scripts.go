@@ -56,10 +56,14 @@ func Facts(cfg *config.Config, p *Parts) *hooks.Daemon {
 	return d
 }
 
-// visitor is what scripts are told of a client whose certificates are being judged; what it says about itself comes
-// with its login. After that, info tells the same and more.
+// visitor is what scripts are told of a client whose certificates are being judged. At first that is little: what it says
+// about itself comes with its login. At a renegotiation it is what info tells.
 func (c *client) visitor(h *tlsctl.Hello, name string) *hooks.ClientInfo {
 	v := &hooks.ClientInfo{CommonName: name, Untrusted: c.path.Load().addr}
+	if g := c.decided(); g != nil { // it has logged in before
+		v = c.info(g)
+		v.Chain = nil
+	}
 	for _, cert := range h.Chain {
 		v.Chain = append(v.Chain, hooks.CertOf(cert, tlsctl.Subject(cert)))
 	}
@@ -91,6 +95,9 @@ func (c *client) info(g *granted) *hooks.ClientInfo {
 		if p := g.set.IfconfigPush6; p.IsValid() {
 			i.Netbits6 = p.Bits()
 		}
+	}
+	if r, ok := c.tokens.Report(); ok {
+		i.SessionID, i.SessionState = r.Session, r.State.String()
 	}
 	for _, ref := range g.chain {
 		i.Chain = append(i.Chain, hooks.CertOf(ref.cert, tlsctl.Subject(ref.cert)))
@@ -286,6 +293,46 @@ func (v *visits) leave(c *client, name string) {
 	defer v.mu.Unlock()
 	if v.by[name] == c {
 		delete(v.by, name)
+	}
+}
+
+// departures counts the sessions whose last script has not run yet.
+type departures struct {
+	mu   sync.Mutex
+	n    int           // guarded by mu
+	none chan struct{} // guarded by mu: closed when n falls to 0; nil: nobody waits
+}
+
+func (d *departures) enter() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.n++
+}
+
+func (d *departures) leave() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.n--; d.n == 0 && d.none != nil {
+		close(d.none)
+		d.none = nil
+	}
+}
+
+// wait waits until there are none, or for ctx.
+func (d *departures) wait(ctx context.Context) {
+	d.mu.Lock()
+	if d.n == 0 {
+		d.mu.Unlock()
+		return
+	}
+	if d.none == nil {
+		d.none = make(chan struct{})
+	}
+	none := d.none
+	d.mu.Unlock()
+	select {
+	case <-none:
+	case <-ctx.Done():
 	}
 }
 

@@ -174,7 +174,7 @@ func TestTLSVerify(t *testing.T) {
 		alice.renegotiate()
 		alice.mustReach()
 		one := []string{"tls-verify 1 CN=Test CA []", "tls-verify 0 CN=alice [alice]"}
-		want := slices.Concat(one, []string{one[0], "tls-verify 0 CN=bob [bob]"}, one)
+		want := slices.Concat(one, []string{one[0], "tls-verify 0 CN=bob [bob]"}, []string{"tls-verify 1 CN=Test CA [alice]", one[1]})
 		if got := calls(); !slices.Equal(got, want) {
 			t.Errorf("called %q, want %q", got, want)
 		}

@@ -86,6 +86,7 @@ type Server struct {
 	attempts       attempts
 	facts          atomic.Pointer[hooks.Daemon]
 	visits         visits
+	departures     departures
 	scripting      context.Context // of scripts about clients that are gone
 
 	clientIDs  atomic.Uint64 // the next client's
@@ -246,8 +247,9 @@ func (s *Server) Run(ctx context.Context) error {
 	s.closing.Store(true)
 	s.farewell()
 	stop(errors.New("server ended"))
-	s.closeParts(queues)
 	late := time.AfterFunc(lastScripts, func() { hurry(errors.New("the server ends")) })
+	s.departures.wait(s.scripting) // the scripts about clients come before those about the device
+	s.closeParts(queues)
 	s.wg.Wait()
 	late.Stop()
 	served()

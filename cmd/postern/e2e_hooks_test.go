@@ -74,6 +74,7 @@ var hookDifferences = map[string]string{
 	"time_ascii":        "at another time",
 	"time_unix":         "at another time",
 	"time_duration":     "at another time",
+	"session_id":        "at random",
 	"untrusted_port":    "the client's, of this connection",
 	"trusted_port":      "the client's, of this connection",
 	"bytes_received":    "handshakes are cut into packets in another way, and acknowledged at other times",
@@ -86,6 +87,9 @@ var temporary = regexp.MustCompile(`(openvpn_[a-z0-9_]+?_+)[0-9a-f]{16,32}\.tmp`
 func (c *hookCall) value(name string) string {
 	if hookDifferences[name] != "" {
 		return "(differs)"
+	}
+	if strings.HasPrefix(c.env[name], "SESS_ID_AT_") {
+		return "(a token)"
 	}
 	return temporary.ReplaceAllString(c.env[name], "${1}NUMBER.tmp")
 }
@@ -101,7 +105,7 @@ func (c *hookCall) arguments() []string {
 // One configuration under openvpn and under ours, with the same stock client: scripts are called in the same order, with
 // the same arguments and the same variables.
 func TestE2EHooksAsReference(t *testing.T) {
-	for _, how := range []string{"via-file", "via-env"} {
+	for _, how := range []string{"via-file", "via-env", "via-env and tokens"} {
 		t.Run(how, func(t *testing.T) {
 			f := newField(t, "alice")
 			serverWrap, clientWrap := f.wraps("tls-crypt-v2")
@@ -175,9 +179,12 @@ func (f *field) hookRun(who, how string, serverWrap, clientWrap []string) []*hoo
 		"keepalive 10 60", "verb 4", "client-config-dir " + ccd, "tmp-dir " + tmp, "tls-export-cert " + tmp,
 		"setenv COLOUR blue", "setenv-safe SHAPE 'round and green'",
 		"setenv opt control-socket " + filepath.Join(f.Dir, "control.sock"), "setenv opt login-must-match-cert no",
-		"script-security 3", "auth-user-pass-verify \"" + script + " 'one argument'\" " + how,
+		"script-security 3", "auth-user-pass-verify \"" + script + " 'one argument'\" " + strings.Fields(how)[0],
 	}
-	for _, hook := range []string{"up", "down", "route-up", "tls-verify", "tls-crypt-v2-verify", "client-connect", "client-disconnect", "learn-address"} {
+	if strings.HasSuffix(how, "tokens") {
+		lines = append(lines, "auth-gen-token 3600 120 external-auth", "reneg-sec 3")
+	}
+	for _, hook := range []string{"up", "down", "route-up", "route-pre-down", "tls-verify", "tls-crypt-v2-verify", "client-connect", "client-disconnect", "learn-address"} {
 		lines = append(lines, hook+" "+script)
 	}
 	conf := f.write("hooks.conf", append(lines, serverWrap...)...)
@@ -192,6 +199,16 @@ func (f *field) hookRun(who, how string, serverWrap, clientWrap []string) []*hoo
 		"setenv UV_OFFICE north", "push-peer-info", f.credentials("login", "Bob", "wonder ful"))...)
 	if !strings.Contains(v.Output(), "route 10.77.0.0 255.255.0.0") {
 		f.t.Errorf("%s: the route of client-connect was not pushed", who)
+	}
+	if strings.HasSuffix(how, "tokens") {
+		f.must(lab.Until(20*time.Second, func() error { // it has renegotiated, and shown its token
+			for _, c := range f.recorded(dir) {
+				if c.kind == "user-pass-verify" && c.env["session_state"] == "Authenticated" {
+					return nil
+				}
+			}
+			return fmt.Errorf("%s: no login with a token", who)
+		}))
 	}
 	v.stop()
 	f.must(lab.Until(10*time.Second, func() error {

@@ -40,14 +40,25 @@ func (h *host) deviceUp(ctx context.Context, cfg *config.Config, scripts *hooks.
 	if err := scripts.Up(ctx, hooks.Init); err != nil {
 		return err
 	}
+	at := context.WithoutCancel(ctx)
 	h.down = sync.OnceFunc(func() {
-		if err := scripts.Down(context.WithoutCancel(ctx), hooks.Init, endedBy(ctx)); err != nil {
+		if err := scripts.Down(at, hooks.Init, endedBy(ctx)); err != nil {
 			log.Warn().Err(err).Msg("down")
 		}
 	})
-	if cfg.Scripts.DownPre && scripts.Has(hooks.Down) {
+	before := sync.OnceFunc(func() {
+		if len(cfg.Routes) > 0 {
+			if err := scripts.RoutePreDown(at, hooks.Init, endedBy(ctx)); err != nil {
+				log.Warn().Err(err).Msg("route-pre-down")
+			}
+		}
+		if cfg.Scripts.DownPre {
+			h.down()
+		}
+	})
+	if scripts.Has(hooks.RoutePreDown) || cfg.Scripts.DownPre && scripts.Has(hooks.Down) {
 		for i, q := range h.device.queues {
-			h.device.queues[i] = lastQueue{q, h.down}
+			h.device.queues[i] = lastQueue{q, before}
 		}
 	}
 	return nil
@@ -64,14 +75,14 @@ func endedBy(ctx context.Context) string {
 	return "sigterm"
 }
 
-// A lastQueue has the down script run before the device goes.
+// A lastQueue has the scripts run that are to run before the device goes.
 type lastQueue struct {
 	tun.Queue
-	down func()
+	before func()
 }
 
 func (q lastQueue) Close() error {
-	q.down()
+	q.before()
 	return q.Queue.Close()
 }
 

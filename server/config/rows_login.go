@@ -26,7 +26,7 @@ var loginRows = []row{
 	accept("up-restart", "", "the device stays up when the server reloads"),
 	scriptUse("route-up", "Run when routes are set, before privileges are dropped."),
 	refuse("ipchange", "not possible in a server: remove the line"),
-	accept("route-pre-down", "COMMAND", "a server that keeps its routes never runs it"),
+	scriptUse("route-pre-down", "Run when the server has ended, before its routes are removed, if it has any, and before `down`."),
 	accept("msg-channel", "N", "Windows only"),
 	accept("dns", "...", "it acts where it stands; to reach clients write `push \"dns ...\"`"),
 	accept("dns-updown", "...", "clients only"),

@@ -22,7 +22,7 @@ type Scripts struct {
 
 // idle are the scripts whose absence changes nothing for anybody: without script-security 2 they are left out, where
 // the others would keep everybody out.
-var idle = []string{"down", "route-up", "client-disconnect"}
+var idle = []string{"down", "route-up", "route-pre-down", "client-disconnect"}
 
 // setScript takes a directive whose first parameter is a command: a program and its arguments in one word.
 func setScript(d *draft, l *directive) error {

@@ -23,6 +23,11 @@ func (r *Runner) Down(ctx context.Context, c Context, signal string) error {
 	return r.device(ctx, Down, c, signal)
 }
 
+// RoutePreDown runs the route-pre-down script, before Down. Its error is worth a warning.
+func (r *Runner) RoutePreDown(ctx context.Context, c Context, signal string) error {
+	return r.device(ctx, RoutePreDown, c, signal)
+}
+
 // RouteUp runs the route-up script. An error is worth a warning.
 func (r *Runner) RouteUp(ctx context.Context) error { return r.device(ctx, RouteUp, Init, "") }
 

@@ -36,7 +36,7 @@ func newBench(t *testing.T, script string, change func(*Options)) *bench {
 		t.Fatal(err)
 	}
 	o := Options{Security: 3, TempDir: b.tmp, Commands: map[Kind]Command{}, Log: zerolog.New(b.log)}
-	for _, k := range []Kind{Up, Down, RouteUp, TLSCryptV2Verify, TLSVerify, AuthUserPassVerify, ClientCRResponse, ClientConnect, LearnAddress, ClientDisconnect} {
+	for _, k := range []Kind{Up, Down, RouteUp, RoutePreDown, TLSCryptV2Verify, TLSVerify, AuthUserPassVerify, ClientCRResponse, ClientConnect, LearnAddress, ClientDisconnect} {
 		o.Commands[k] = Command{path}
 	}
 	if change != nil {

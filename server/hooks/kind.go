@@ -9,6 +9,7 @@ const (
 	Up                 Kind = "up"
 	Down               Kind = "down"
 	RouteUp            Kind = "route-up"
+	RoutePreDown       Kind = "route-pre-down"
 	TLSCryptV2Verify   Kind = "tls-crypt-v2-verify"
 	TLSVerify          Kind = "tls-verify"
 	AuthUserPassVerify Kind = "auth-user-pass-verify"
@@ -31,7 +32,7 @@ func (k Kind) DefaultLimit() time.Duration {
 	switch k {
 	case TLSCryptV2Verify, TLSVerify, LearnAddress:
 		return 5 * time.Second
-	case Up, Down, RouteUp:
+	case Up, Down, RouteUp, RoutePreDown:
 		return time.Minute
 	default:
 		return 30 * time.Second
@@ -48,4 +49,6 @@ func (k Kind) beforeLogin() bool {
 }
 
 // forgiving tells the hooks whose failure changes nothing for anybody.
-func (k Kind) forgiving() bool { return k == Down || k == RouteUp || k == ClientDisconnect }
+func (k Kind) forgiving() bool {
+	return k == Down || k == RouteUp || k == RoutePreDown || k == ClientDisconnect
+}

@@ -233,7 +233,7 @@ func recordingRunner(t *testing.T, d *Daemon, change func(*Options)) (r *Runner,
 	}
 	dir := t.TempDir()
 	o := Options{Security: 3, TempDir: t.TempDir(), Commands: map[Kind]Command{}, Log: testLog(t), Limit: time.Minute}
-	for _, k := range []Kind{Up, Down, RouteUp, TLSCryptV2Verify, TLSVerify, AuthUserPassVerify, ClientCRResponse, ClientConnect, LearnAddress, ClientDisconnect} {
+	for _, k := range []Kind{Up, Down, RouteUp, RoutePreDown, TLSCryptV2Verify, TLSVerify, AuthUserPassVerify, ClientCRResponse, ClientConnect, LearnAddress, ClientDisconnect} {
 		o.Commands[k] = Command{self, recorder, dir}
 	}
 	if change != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -80,7 +81,21 @@ func (s *Session) verify(ctx context.Context, c *ClientInfo, depth int) error {
 	d := s.r.daemon.Load()
 	env := d.environment()
 	env.set("redirect_gateway", flag(d.RedirectGateway))
-	env.addClient(c, depth)
+	if c.Trusted.IsValid() { // at a renegotiation all is known before the first certificate comes, but parts of subjects
+		env.addClient(c, 0)
+		env = slices.DeleteFunc(env, func(v Var) bool {
+			n, _, _ := strings.Cut(strings.TrimPrefix(v.Name, "X509_"), "_")
+			at, err := strconv.Atoi(n)
+			return strings.HasPrefix(v.Name, "X509_") && err == nil && at < depth
+		})
+	} else {
+		env.addClient(c, depth)
+	}
+	s.mu.Lock()
+	if s.login != nil {
+		s.login.addTo(&env)
+	}
+	s.mu.Unlock()
 	cert := &c.Chain[depth]
 	if dir := s.r.o.ExportCert; dir != "" {
 		path, err := makeFile(dir, "pef", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.DER}))
