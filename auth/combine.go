@@ -53,6 +53,8 @@ func (a all) Authenticate(ctx context.Context, r *Request) (*Identity, error) {
 			return nil, fmt.Errorf("back ends disagree: %s says %q, %s says %q", who.By, who.Name, id.By, id.Name)
 		}
 		who.Groups = append(who.Groups, id.Groups...)
+		slices.Sort(who.Groups)
+		who.Groups = slices.Compact(who.Groups)
 		who.By = strings.Join([]string{who.By, id.By}, "+")
 	}
 	return who, nil

@@ -11,8 +11,24 @@
 //	             └ All                everybody who has a say:
 //	                └ FileFirst          the user file,
 //	                │  └ Throttle.Spare     or, within what locks no account there,
-//	                │     └ LDAP               the directory
+//	                │     └ Realms             the directory that has the name
 //	                └ Scripted           the administrator's script
+//
+// A certificate may do where the directory says so: CertificateAlone asks Realms about its name, for everything but a
+// password. Whoever is in is looked at now and then by a Watcher, which Realms are, too.
+//
+// # Directories
+//
+//	Realms ── LDAP ── serverList ── server ── directoryConn
+//	          │       configured,   well, failed,   of one goroutine; what comes in is checked
+//	          │       or from DNS   or being tried  before the LDAP library sees it
+//	          ├ idlePool      connections of the service account, and of nobody else
+//	          ├ groupRules    which groups an entry is in: memberships, with the way to each
+//	          └ census        what the last look at those who are connected has found
+//
+// A login finds the entry, its groups and the state of its account (judge), binds as it on a connection of its own
+// (bind), and makes sure that the directory means the same entry (confirm). Each step is told to whoever traces it:
+// Test walks through them for an administrator, and Explain says what to do about the one that failed.
 //
 // # Second factors
 //

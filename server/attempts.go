@@ -70,8 +70,8 @@ type attempts struct {
 	strangers []*Attempt // oldest first
 	named     []*Attempt // oldest first
 
-	greeted map[netip.Addr]*Greeted
-	order   []netip.Addr // of greeted, a ring
+	greeted []Greeted          // a ring, as long as it may be from the first on
+	place   map[netip.Addr]int // in greeted
 	next    int
 }
 
@@ -79,18 +79,18 @@ type attempts struct {
 func (a *attempts) greet(from netip.Addr, answered bool, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	g := a.greeted[from]
-	if g == nil {
+	i, known := a.place[from]
+	if !known {
 		if a.greeted == nil {
-			a.greeted, a.order = make(map[netip.Addr]*Greeted, maxGreeted), make([]netip.Addr, maxGreeted)
+			a.greeted, a.place = make([]Greeted, maxGreeted), make(map[netip.Addr]int, maxGreeted)
 		}
-		if old := a.order[a.next]; old.IsValid() {
-			delete(a.greeted, old)
-		}
-		g = &Greeted{From: from, First: now}
-		a.greeted[from], a.order[a.next] = g, from
+		i = a.next
 		a.next = (a.next + 1) % maxGreeted
+		delete(a.place, a.greeted[i].From)
+		a.greeted[i] = Greeted{From: from, First: now}
+		a.place[from] = i
 	}
+	g := &a.greeted[i]
 	g.Last = now
 	if answered {
 		g.Answered++
@@ -105,9 +105,9 @@ func (a *attempts) begin(c *client, now time.Time) *Attempt {
 	t := &Attempt{Session: c.session.Name(), From: from, Stream: c.stream, Began: now}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if g := a.greeted[from.Addr()]; g != nil && !c.stream && now.Sub(g.Last) < time.Minute {
-		t.Began = g.Last
-		t.add(g.Last, "first packet", "", false)
+	if i, known := a.place[from.Addr()]; known && !c.stream && now.Sub(a.greeted[i].Last) < time.Minute {
+		t.Began = a.greeted[i].Last
+		t.add(t.Began, "first packet", "", false)
 	}
 	if c.stream {
 		t.add(now, "connection", "over TCP", false)
@@ -221,8 +221,8 @@ func (a *attempts) about(who string) *Why {
 	slices.SortStableFunc(w.Attempts, func(a, b Attempt) int { return a.Began.Compare(b.Began) })
 	w.Attempts = w.Attempts[max(0, len(w.Attempts)-attemptsAtOnce):]
 	if addr.IsValid() {
-		if g := a.greeted[addr.Unmap()]; g != nil {
-			one := *g
+		if i, known := a.place[addr.Unmap()]; known {
+			one := a.greeted[i]
 			w.Greeted = &one
 		}
 	}

@@ -142,8 +142,13 @@ func TestWhyBounded(t *testing.T) {
 			one(fmt.Sprint("user", i), 0)
 			a.greet(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), false, time.Now())
 		}
-		if len(a.named) != maxNamed || len(a.strangers) != 0 || len(a.greeted) != maxGreeted {
-			t.Errorf("%d named, %d strangers, %d addresses", len(a.named), len(a.strangers), len(a.greeted))
+		if len(a.named) != maxNamed || len(a.strangers) != 0 || len(a.place) != maxGreeted {
+			t.Errorf("%d named, %d strangers, %d addresses", len(a.named), len(a.strangers), len(a.place))
+		}
+		at := time.Now()
+		var n byte
+		if allocs := testing.AllocsPerRun(2000, func() { n++; a.greet(netip.AddrFrom4([4]byte{10, 1, byte(at.Nanosecond()), n}), false, at) }); allocs > 0 {
+			t.Errorf("a stranger's packet allocates %v times", allocs)
 		}
 	})
 }

@@ -304,3 +304,41 @@ func TestE2EAuthLDAPPlugin(t *testing.T) {
 		f.must(ended(v.Wait(10 * time.Second)))
 	}
 }
+
+// The directory is away while clients renegotiate, with tokens and with passwords: nobody is dropped. A newcomer is told to
+// come again, and is in soon after the directory is back (S062).
+func TestE2ELDAPOutage(t *testing.T) {
+	for name, tokens := range map[string][]string{"tokens": {"auth-gen-token"}, "passwords": nil} {
+		t.Run(name, func(t *testing.T) {
+			f := newField(t, "alice", "bob")
+			d, ldap := f.directory("ldaps")
+			srv := f.serve(append(append(ldap, "ldap-refresh 2", "reneg-sec 8", "hand-window 5"), tokens...)...)
+			a := f.connect("alice", f.credentials("alice-login", "alice", "alice-secret"), "reneg-sec 0")
+			d.Stop()
+			b := f.dial("bob", f.credentials("bob-login", "bob", "bob-secret"))
+			f.must(b.Expect("AUTH_FAILED,TEMP", 1, 30*time.Second))
+			f.must(srv.Expect("negotiated key=2", 1, 40*time.Second)) // alice has twice, while nobody could be asked
+			a.ping(lab.Lan4, 5, 56)
+			if tokens == nil {
+				f.must(srv.Expect("the session goes on", 1, time.Second))
+			}
+			f.must(srv.Expect("cannot be checked, and stay connected", 1, 10*time.Second))
+			f.must(d.Restart())
+			f.must(b.Expect(completed, 1, 35*time.Second))
+			a.ping(lab.Lan4, 5, 56)
+			if out := grep(srv.Output(), "client disconnected"); out != "" {
+				t.Errorf("somebody was dropped: %s", out)
+			}
+		})
+	}
+}
+
+// A certificate alone lets in whom the directory knows and lets connect, and nobody is asked for a password (L24).
+func TestE2ELDAPCertificateAlone(t *testing.T) {
+	f := newField(t, "alice", "carol")
+	_, ldap := f.directory("ldaps")
+	f.serve(append(ldap, "ldap-login certificate")...)
+	v := f.connect("alice")
+	v.ping(lab.Lan4, 3, 56)
+	f.must(f.dial("carol").Expect("AUTH_FAILED", 1, 20*time.Second))
+}

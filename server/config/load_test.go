@@ -158,6 +158,19 @@ func TestValues(t *testing.T) {
 			func(c *Config) any { l := *c.LDAP; l.CA.Bytes = nil; return l }, LDAP{
 				URLs: []string{"ldaps://a.example", "ldaps://b.example:1636"}, CA: Material{Name: "/etc/openvpn/ca.crt"}, BindDN: "cn=reader,dc=x", BindPassword: "open sesame",
 				UserBase: "ou=people,dc=x", UserFilter: "(&(objectClass=person)(mail=%u))", RequireGroups: []string{"cn=vpn,dc=x", "cn=admins,dc=x"}, Timeout: 3 * time.Second}},
+		{"ldap-domain corp.example.\nldap-bind-dn reader@corp.example\nldap-bind-password-file password\nldap-bind-as %u@corp.example\nldap-user-base dc=x\nldap-group-base ou=g,dc=x\nldap-nested-groups no\nldap-address-attribute ip4 ip6\nldap-pool-attribute pool\nldap-route-attribute route\nldap-refresh 0\nldap-max-failures 8",
+			func(c *Config) any { return []any{*c.LDAP, c.LDAPRefresh, c.LDAPMaxFailures, c.WantLogin()} }, []any{LDAP{
+				Domain: "corp.example", BindDN: "reader@corp.example", BindPassword: "open sesame", BindAs: "%u@corp.example", UserBase: "dc=x", UserFilter: "(uid=%u)", Timeout: 5 * time.Second,
+				GroupBase: "ou=g,dc=x", DirectGroups: true, Addr4Attr: "ip4", Addr6Attr: "ip6", PoolAttr: "pool", RouteAttr: "route"}, time.Duration(0), 8, true}},
+		{"ldap-url ldaps://a.example\nldap-user-base dc=a\nldap-realm B.example\nldap-url ldaps://b.example\nldap-user-base dc=b\nldap-user-filter (mail=%u)\nldap-realm c\nldap-url ldaps://a.example\nldap-user-base dc=c",
+			func(c *Config) any {
+				var list []string
+				for _, l := range c.Directories() {
+					list = append(list, l.Realm+" "+l.URLs[0]+" "+l.UserBase+" "+l.UserFilter)
+				}
+				return list
+			}, []string{" ldaps://a.example dc=a (uid=%u)", "b.example ldaps://b.example dc=b (mail=%u)", "c ldaps://a.example dc=c (uid=%u)"}},
+		{"ldap-url ldaps://a.example\nldap-user-base dc=a\nldap-login certificate", func(c *Config) any { return []any{c.LoginByCert, c.WantLogin()} }, []any{true, false}},
 		{"ldap-url ldap://a.example\nldap-starttls\nldap-user-base dc=x", func(c *Config) any { return *c.LDAP },
 			LDAP{URLs: []string{"ldap://a.example"}, StartTLS: true, UserBase: "dc=x", UserFilter: "(uid=%u)", Timeout: 5 * time.Second}},
 		{"ldap-url ldap://a.example\nldap-allow-cleartext\nldap-user-base dc=x", func(c *Config) any { return c.LDAP.AllowCleartext }, true},

@@ -244,10 +244,8 @@ func (d *draft) finishLDAP() {
 		d.cfg.LDAP, d.cfg.Realms = d.cfg.Realms[0], d.cfg.Realms[1:]
 	}
 	if d.cfg.LDAP != nil {
-		for _, name := range []string{"auth-users-file", "auth-totp-file", "auth-gen-token", "auth-user-pass-optional"} {
-			if l := d.last[name]; l != nil && d.cfg.LoginByCert {
-				d.refuse(l, "with `ldap-login certificate` nobody gives a password: remove one of the two")
-			}
+		if l := d.last["auth-users-file"]; l != nil && d.cfg.LoginByCert {
+			d.refuse(l, "with `ldap-login certificate` nobody gives a password: remove one of the two")
 		}
 		return
 	}
