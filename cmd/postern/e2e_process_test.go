@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -269,5 +270,35 @@ func TestE2ESignalsAnytime(t *testing.T) {
 	// With remap-usr1 the signal ends the server.
 	srv = f.serve("remap-usr1 SIGTERM")
 	f.must(srv.Signal(syscall.SIGUSR1))
+	f.must(srv.Wait(10 * time.Second))
+}
+
+// With as few threads as Debian's units allow the server serves, reloads and takes clients: one thread too many would be
+// its end.
+func TestE2EFewThreads(t *testing.T) {
+	f := newField(t, "alice", "bob")
+	f.must(os.Chmod(filepath.Dir(f.Dir), 0o755))
+	f.must(os.Chmod(f.Dir, 0o755))
+	conf := f.serverConf("user nobody", "group nogroup", "status "+filepath.Join(f.Dir, "status.log")+" 1")
+	f.must(os.Chmod(conf, 0o644))
+	srv, err := f.Host("router").Start("server.log", "prlimit", "--nproc=10:10", programs.postern, "openvpn", "--config", conf)
+	f.must(err)
+	f.must(srv.Expect(" serving ", 1, 20*time.Second))
+	if n := runtime.NumCPU(); n > 2 {
+		f.must(srv.Expect("only so many threads are allowed here", 1, time.Second))
+	}
+	alice, bob := f.connect("alice"), f.connect("bob")
+	alice.move(5_000_000)
+	bob.ping(lab.Lan4, 20, 56)
+	for range 20 {
+		f.must(srv.Signal(syscall.SIGHUP))
+		f.postern("status", "--socket", filepath.Join(f.Dir, "control.sock"))
+	}
+	f.must(srv.Expect(" reload", 1, 10*time.Second))
+	alice.ping(lab.Lan4, 20, 56)
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", srv.Pid()))
+	f.must(err)
+	t.Logf("%d threads", len(threads))
+	f.must(srv.Signal(syscall.SIGTERM))
 	f.must(srv.Wait(10 * time.Second))
 }
