@@ -88,10 +88,13 @@ func cases(o options) (list []plan) {
 			})
 		}
 	}
-	for _, loaded := range []string{"", "up", "down"} {
+	for _, loaded := range []string{"", "steady", "up", "down"} {
 		title := "Round trip through the tunnel, idle"
-		if loaded != "" {
+		switch loaded {
+		case "up", "down":
 			title = "Round trip of one client while another moves TCP " + loaded
+		case "steady":
+			title = "Round trip of one client while another moves 80 Mbit/s of UDP each way"
 		}
 		list = append(list, plan{
 			name: "latency " + loaded, title: title, columns: []column{p50, p99, lost}, ratios: []column{p50, p99},
@@ -101,6 +104,9 @@ func cases(o options) (list []plan) {
 				{"wireguard-go, itself", 0, pinged(wireguard, loaded)},
 			},
 		})
+		if p := &list[len(list)-1]; loaded == "steady" {
+			p.runs = p.runs[:2] // vpnload speaks OpenVPN's protocol only
+		}
 	}
 	return list
 }

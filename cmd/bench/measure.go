@@ -250,7 +250,12 @@ func pinged(kind string, loaded string) func(*bed, options) (figures, error) {
 		}
 		var wg sync.WaitGroup
 		var failed error
-		if loaded != "" {
+		if loaded == "steady" {
+			wg.Go(func() {
+				_, failed = g.load("-n", "1", "-io", "stock", "-flow", "udp", "-traffic", "both", "-rate", "8000", "-duration", fmt.Sprintf("%ds", o.seconds+2))
+			})
+			time.Sleep(time.Second)
+		} else if loaded != "" {
 			wg.Go(func() { _, _, failed = g.iperf(1, loaded, o.seconds+2) })
 			time.Sleep(time.Second) // until it is at full speed
 		}
