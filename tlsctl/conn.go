@@ -76,10 +76,12 @@ func (c *conn) work(w *Workers) {
 	c.workers = w
 }
 
-// rest gives the reader's place back, if it has one.
+// rest gives the reader's place back, if it has one. After the first time there may be another reader.
 func (c *conn) rest() {
-	c.workers.end()
-	c.workers = nil
+	if c.workers != nil {
+		c.workers.end()
+		c.workers = nil
+	}
 }
 
 // Write appends to the stream to the client and never waits: TLS writes no more than a flight or a message at a time.
