@@ -299,3 +299,39 @@ func TestE2EHooksHang(t *testing.T) {
 		t.Errorf("processes of scripts are left: %s", out)
 	}
 }
+
+// With `user nobody` scripts of clients run as nobody, those of the device as root. One that nobody may not run keeps the
+// server from starting, and says so, where openvpn would keep every client out.
+func TestE2EHooksWithoutPrivileges(t *testing.T) {
+	f := newField(t, "alice")
+	for _, dir := range []string{filepath.Dir(f.Dir), f.Dir} {
+		f.must(os.Chmod(dir, 0o755))
+	}
+	dir := filepath.Join(f.Dir, "who")
+	f.must(os.MkdirAll(dir, 0o777))
+	f.must(os.Chmod(dir, 0o777))
+	script := filepath.Join(f.Dir, "who.sh")
+	f.must(os.WriteFile(script, []byte("#!/bin/sh\n/usr/bin/id -un >"+dir+"/$script_type\n"), 0o755))
+	conf := []string{"script-security 2", "user nobody", "up " + script, "route-up " + script, "client-connect " + script, "client-disconnect " + script, "down " + script}
+	srv := f.serve(conf...)
+	v := f.connect("alice")
+	v.ping(lab.Lan4, 3, 56)
+	v.stop()
+	f.must(srv.Signal(syscall.SIGTERM))
+	f.must(srv.Wait(10 * time.Second))
+	for hook, want := range map[string]string{"up": "root", "route-up": "root", "client-connect": "nobody", "client-disconnect": "nobody", "down": "nobody"} {
+		b, err := os.ReadFile(filepath.Join(dir, hook))
+		if got := strings.TrimSpace(string(b)); err != nil || got != want {
+			t.Errorf("%s ran as %q, %v, want %s", hook, got, err, want)
+		}
+	}
+	f.must(os.Chmod(script, 0o700))
+	p, err := f.Host("router").Start("again.log", programs.postern, "serve", "--config", f.serverConf(conf...))
+	f.must(err)
+	if err := ended(p.Wait(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if out := p.Output(); !strings.Contains(out, "without privileges (user nobody") || !strings.Contains(out, script+": not executable") || strings.Contains(out, " serving ") {
+		t.Errorf("it does not say that nobody may not run the script:\n%s", out)
+	}
+}
