@@ -353,6 +353,33 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// A user whose entry cannot be understood keeps nobody else from being looked at, and is left alone.
+func TestChangesDespiteOddEntry(t *testing.T) {
+	s := startAD(t)
+	l := newLDAP(t, adOptions(s, adVPN, adAll))
+	var connected []*auth.Identity
+	for _, name := range []string{"alice", "bob"} {
+		id, err := login(l, name, "secret")
+		if err != nil {
+			t.Fatal(err)
+		}
+		connected = append(connected, id)
+	}
+	many := make([]string, 1001)
+	for i := range many {
+		many[i] = fmt.Sprintf("CN=%d,%s", i, adBase)
+	}
+	s.put("CN=alice,"+adUsers, adUser("alice", map[string][]string{"memberOf": many}))
+	s.put("CN=bob,"+adUsers, nil)
+	changes, err := l.Changes(t.Context(), connected)
+	if len(changes) != 1 || changes[0].Name != "bob" || changes[0].Now != nil {
+		t.Errorf("changes %+v, want bob's end", changes)
+	}
+	if err == nil || !strings.Contains(err.Error(), "alice: ") {
+		t.Errorf("error %v, want one about alice", err)
+	}
+}
+
 // L22: each directory has the names of its realm, and one of them every other.
 func TestRealms(t *testing.T) {
 	corp, other := startAD(t), startStub(t, &stub{})

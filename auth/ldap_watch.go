@@ -59,13 +59,13 @@ func (l *LDAP) Changes(ctx context.Context, connected []*Identity) ([]Change, er
 			continue
 		}
 		began := time.Now()
-		changes, after, err := l.lookAt(ctx, s, connected, before)
+		changes, after, unclear, err := l.lookAt(ctx, s, connected, before)
 		if err == nil {
 			s.worked()
 			l.mu.Lock()
 			l.seen = after
 			l.mu.Unlock()
-			return changes, nil
+			return changes, unclear
 		}
 		failures = append(failures, fmt.Errorf("%s: %w", s.url, err))
 		var odd *oddAnswer
@@ -81,8 +81,8 @@ func (l *LDAP) Changes(ctx context.Context, connected []*Identity) ([]Change, er
 	return nil, fmt.Errorf("ask the directory: %w", errors.Join(failures...))
 }
 
-// lookAt looks once at everybody, at one server.
-func (l *LDAP) lookAt(ctx context.Context, s *server, connected []*Identity, before census) (changes []Change, after census, err error) {
+// lookAt looks once at everybody, at one server. What is unclear about one user is no reason not to look at the others.
+func (l *LDAP) lookAt(ctx context.Context, s *server, connected []*Identity, before census) (changes []Change, after census, unclear, err error) {
 	defer func() {
 		if p := recover(); p != nil { // of the library
 			changes, err = nil, fmt.Errorf("looking at the directory panicked: %v", p)
@@ -91,7 +91,7 @@ func (l *LDAP) lookAt(ctx context.Context, s *server, connected []*Identity, bef
 	}()
 	err = l.withService(ctx, s, func(c *directoryConn) error {
 		now := time.Now()
-		changes = nil
+		changes, unclear = nil, nil
 		after = census{users: make(map[string]seenUser), marks: before.marks, whole: before.whole, since: before.since}
 		moved, err := l.groupsMoved(c, s, &after, now)
 		if err != nil {
@@ -105,6 +105,11 @@ func (l *LDAP) lookAt(ctx context.Context, s *server, connected []*Identity, bef
 				continue
 			}
 			change, seen, err := l.lookAtOne(ctx, s, c, who, before.users[who.Name], moved, now)
+			var odd *oddAnswer
+			if errors.As(err, &odd) {
+				unclear = errors.Join(unclear, fmt.Errorf("%s: %w", who.Name, err))
+				continue
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", who.Name, err)
 			}
@@ -115,7 +120,7 @@ func (l *LDAP) lookAt(ctx context.Context, s *server, connected []*Identity, bef
 		}
 		return nil
 	})
-	return changes, after, err
+	return changes, after, unclear, err
 }
 
 // lookAtOne looks at one user. The error is about the directory, or about an answer that cannot be understood: that is
