@@ -91,3 +91,23 @@ func TestOpenVPNGenkey(t *testing.T) {
 		t.Errorf("--help: %v, %.200q", err, out)
 	}
 }
+
+func FuzzOpenVPNDirectives(f *testing.F) {
+	f.Add("--daemon\x00ovpn\x00--status\x00/run/x\x0010")
+	f.Add("server.conf")
+	f.Add("--\x00---\x00--x")
+	f.Fuzz(func(t *testing.T, line string) {
+		args := strings.Split(line, "\x00")
+		directives, err := openvpnDirectives(args)
+		words := 0
+		for _, d := range directives {
+			if len(d) == 0 || d[0] == "" {
+				t.Fatalf("%q: a directive without a name", args)
+			}
+			words += len(d)
+		}
+		if err == nil && words < len(args) {
+			t.Fatalf("%q: %d words of %d are left", args, words, len(args))
+		}
+	})
+}
