@@ -110,7 +110,7 @@ func testLDAP(ctx context.Context, out io.Writer, cfg *config.Config, user strin
 			last = step
 		}
 		for part := range strings.Lines(detail) {
-			fmt.Fprintf(out, "  %-27s %s\n", step, strings.TrimRight(part, "\n"))
+			fmt.Fprintf(out, "  %-27s %s\n", step, printable(strings.TrimRight(part, "\n")))
 			step = ""
 		}
 	}
