@@ -49,3 +49,22 @@ func TestStreamsShareCoalescers(t *testing.T) {
 		}
 	})
 }
+
+// When all descriptors that clients may have are in use, those who are in stay, and the next comes in when one has left
+// (S117, F28).
+func TestStreamsWithinDescriptors(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.start()
+		w.srv.streams.most = 2
+		alice, bob := w.streamPeer("alice", homeAddr).connect(), w.streamPeer("bob", otherAddr).connect()
+		carol := w.streamPeer("carol", thirdAddr)
+		if _, err := carol.conn.Read(make([]byte, 1)); err == nil {
+			t.Error("a third was let in")
+		}
+		alice.mustReach()
+		bob.conn.Close()
+		time.Sleep(2 * time.Second)
+		w.streamPeer("dora", thirdAddr).connect().mustReach()
+		alice.mustReach()
+	})
+}

@@ -43,6 +43,8 @@ type Parts struct {
 	NetGateway, NetGateway6 netip.Addr
 	// MemoryLimit is how many bytes the process may have before newcomers are left outside; 0: no limit.
 	MemoryLimit int64
+	// MaxStreams is how many clients may be connected over TCP, in whatever state; 0: no bound.
+	MaxStreams int
 }
 
 // A UDPListener is one local address: a socket a lane, all bound to it.
@@ -137,6 +139,7 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 		clientToClient: cfg.ClientToClient, passTOS: cfg.PassTOS, blockIPv6: cfg.BlockIPv6, started: time.Now(), drained: make(chan struct{}),
 		workers: tlsctl.NewWorkers(max(runtime.GOMAXPROCS(0)/2, 1), handshakeQueue),
 	}
+	s.streams.most = parts.MaxStreams
 	if cfg.PortShare.Host != "" {
 		s.sharer = newSharer(cfg.PortShare)
 	}

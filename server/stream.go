@@ -26,6 +26,7 @@ const (
 type streams struct {
 	mu       sync.Mutex
 	open     map[*link.Stream]struct{}
+	most     int // of open; 0: no bound. Immutable
 	fresh    int // of them, without a session yet
 	bySource map[netip.Prefix]int
 	closed   bool
@@ -35,7 +36,7 @@ type streams struct {
 func (s *streams) enter(st *link.Stream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.fresh >= maxNewStreams {
+	if s.closed || s.fresh >= maxNewStreams || s.most > 0 && len(s.open) >= s.most {
 		return false
 	}
 	if s.open == nil {

@@ -1,12 +1,18 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,4 +95,73 @@ func TestE2ELoad(t *testing.T) {
 	if r.Left != 12 || r.Roams == 0 || r.Restarts == 0 || r.Renewals == 0 || r.Down.Bytes == 0 {
 		t.Error(fmt.Sprintf("life: %+v", r))
 	}
+}
+
+// Hundreds of clients that come and go over both transports leave nothing behind: goroutines, descriptors and memory are
+// what they were (S117).
+func TestE2EChurn(t *testing.T) {
+	f := newField(t, "load")
+	socket := filepath.Join(f.Dir, "pprof.sock")
+	conf := f.serverConf("local 0.0.0.0 1194 udp", "local 0.0.0.0 1194 tcp-server", "max-clients 2000", "verb 1")
+	srv, err := f.Host("router").Start("server.log", programs.postern, "serve", "--config", conf, "--pprof", "unix:"+socket)
+	f.must(err)
+	f.must(lab.Until(20*time.Second, func() error {
+		_, err := os.Stat(filepath.Join(f.Dir, "control.sock"))
+		return err
+	}))
+	profiles := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	type held struct{ goroutines, descriptors, heap int }
+	look := func() (h held) {
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", srv.Pid()))
+		f.must(err)
+		h.descriptors = len(fds)
+		for _, q := range []struct {
+			what, pattern string
+			to            *int
+		}{{"goroutine?debug=1", `goroutine profile: total (\d+)`, &h.goroutines}, {"heap?debug=1&gc=1", `# HeapAlloc = (\d+)`, &h.heap}} {
+			answer, err := profiles.Get("http://postern/debug/pprof/" + q.what)
+			f.must(err)
+			b, err := io.ReadAll(answer.Body)
+			answer.Body.Close()
+			f.must(err)
+			m := regexp.MustCompile(q.pattern).FindSubmatch(b)
+			if m == nil {
+				t.Fatalf("%s: %.200s", q.what, b)
+			}
+			*q.to, err = strconv.Atoi(string(m[1]))
+			f.must(err)
+		}
+		return h
+	}
+	var before held
+	for round := range 4 {
+		if r := f.load("load", "-n", "150", "-storm", "60", "-proto", "mixed", "-duration", "500ms"); r.Connected != 150 || r.Left != 150 {
+			t.Fatalf("round %d: %+v", round, r)
+		}
+		if round == 0 {
+			f.must(lab.Until(20*time.Second, func() error { return nobodyIn(f) }))
+			before = look() // with all that the first clients had to bring about
+		}
+	}
+	f.must(lab.Until(30*time.Second, func() error {
+		if err := nobodyIn(f); err != nil {
+			return err
+		}
+		after := look()
+		if after.goroutines > before.goroutines+10 || after.descriptors > before.descriptors+4 || after.heap > before.heap+10<<20 {
+			return fmt.Errorf("before %+v, after %+v", before, after)
+		}
+		t.Logf("before %+v, after %+v", before, after)
+		return nil
+	}))
+}
+
+func nobodyIn(f *field) error {
+	out := f.postern("status", "--socket", filepath.Join(f.Dir, "control.sock"))
+	if !strings.Contains(out, "\n0 connected, 0 logging in") {
+		return fmt.Errorf("somebody is in: %s", out)
+	}
+	return nil
 }

@@ -195,6 +195,11 @@ func setUp(ctx context.Context, cfg *config.Config, desk *desk, who *logins, log
 	if err := h.openFiles(cfg, &parts); err != nil {
 		return h, err
 	}
+	if len(parts.TCP) > 0 {
+		if parts.MaxStreams, err = streamBudget(); err != nil {
+			return h, err
+		}
+	}
 	if h.server, err = server.New(cfg, parts); err != nil {
 		return h, err
 	}
