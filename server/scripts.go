@@ -131,7 +131,7 @@ func denial(err error, public string) error {
 	case err == nil:
 		return nil
 	case !errors.As(err, &refused):
-		return &tlsctl.Denial{Public: "server trouble, try again later", Temporary: true, Err: err}
+		return comeAgain("server trouble, try again later", err)
 	case refused.Public != "":
 		public = refused.Public
 	}

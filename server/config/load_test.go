@@ -243,7 +243,6 @@ func TestNotices(t *testing.T) {
 		{"data-ciphers AES-256-GCM:AES-256-CBC:BF-CBC", "data-ciphers", "notice left out, since they are not available: BF-CBC"},
 		{"tls-cipher ECDHE-RSA-AES128-GCM-SHA256:AES128-SHA", "tls-cipher", "notice left out, since only ECDHE with AES-GCM or CHACHA20-POLY1305 is offered: AES128-SHA"},
 		{"tls-ciphersuites TLS_AES_256_GCM_SHA384", "tls-ciphersuites", "notice all three suites"},
-		{"proto tcp\nexplicit-exit-notify", "explicit-exit-notify", "ignored over TCP the closed connection"},
 		{"comp-lzo no", "comp-lzo", "notice nothing is compressed"},
 		{"compress migrate", "compress", "notice nothing is compressed"},
 		{"key-direction 1", "key-direction", "notice it says nothing without tls-auth"},

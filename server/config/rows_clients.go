@@ -31,7 +31,7 @@ var clientRows = []row{
 	accept("ping-timer-rem", "", "the timer always runs for connected clients only"),
 	use("inactive", "SECONDS [BYTES]", "End a client's session when less than BYTES (default any) pass in SECONDS. It is told to stop.", setInactive),
 	use("session-timeout", "SECONDS", "End a client's session after that long. It connects again, and a password that was typed is asked for again.", interval(0, func(c *Config) *time.Duration { return &c.SessionTimeout })),
-	use("explicit-exit-notify", "[N]", "Tell clients when the server stops: 1 (or without the line) they come back to this server, with the password or token they have, 2 they try the next one.", setExitNotify),
+	use("explicit-exit-notify", "[N]", "Tell clients when the server stops: 1 (or without the line) they come back to this server, with the password or token they have, 2 they try the next one. It is told over TCP, too.", setExitNotify),
 	refuse("push-continuation", "the server adds it where it is needed: remove the line"),
 	scriptUse("client-connect", "Run when a client has logged in, with the name of a file, in which the script writes lines as in a client file. Refuses the client when it fails."),
 	scriptUse("client-disconnect", "Run when a client is gone."),

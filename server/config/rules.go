@@ -49,9 +49,6 @@ func (d *draft) checkRules() {
 			d.refuse(d.last[name], "only makes sense over TCP: add `local * 443 tcp-server`, or remove the line")
 		}
 	}
-	if c.ExitNotify > 0 && !d.overUDP() {
-		d.ignore(d.last["explicit-exit-notify"], "over TCP the closed connection tells clients that the server stops")
-	}
 	if cbc := slices.ContainsFunc(append([]string{c.CipherFallback}, c.DataCiphers...), func(name string) bool { return strings.HasSuffix(name, "-CBC") }); cbc && c.Auth == "MD5" {
 		d.refuse(d.last["auth"], "MD5 is too weak for the data packets of CBC ciphers: write `auth SHA256` here and in profiles, or take the CBC ciphers out of data-ciphers")
 	}
