@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 
@@ -56,4 +57,25 @@ func TestGroupSearch(t *testing.T) {
 			t.Errorf("%+v is taken", bad)
 		}
 	}
+}
+
+// With UseCN it is the certificate's owner who logs in, and without a certificate nobody.
+func TestNamedByCertificate(t *testing.T) {
+	var asked string
+	a := auth.NamedByCertificate(authenticatorFunc(func(r *auth.Request) (*auth.Identity, error) {
+		asked = r.Username
+		return &auth.Identity{Name: r.Username}, nil
+	}))
+	r := &auth.Request{Username: "bob", CommonName: "alice", Password: []byte("x")}
+	if id, err := a.Authenticate(t.Context(), r); err != nil || id.Name != "alice" || asked != "alice" || r.Username != "bob" {
+		t.Errorf("%v, %v; asked about %q", id, err, asked)
+	}
+	_, err := a.Authenticate(t.Context(), &auth.Request{Username: "bob", Password: []byte("x")})
+	wantDenied(t, err, "no certificate", "login name does not match the certificate")
+}
+
+type authenticatorFunc func(r *auth.Request) (*auth.Identity, error)
+
+func (f authenticatorFunc) Authenticate(_ context.Context, r *auth.Request) (*auth.Identity, error) {
+	return f(r)
 }

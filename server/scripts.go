@@ -30,10 +30,7 @@ func Facts(cfg *config.Config, p *Parts) *hooks.Daemon {
 		d.Remote6 = cfg.Addr6.Addr().Next()
 	}
 	for _, l := range cfg.Listen {
-		h := hooks.Listener{Proto: l.Network, Port: l.Addr.Port(), RemotePort: l.Addr.Port()}
-		if l.Network == "tcp" {
-			h.Proto = "tcp-server"
-		}
+		h := hooks.Listener{Proto: l.Proto, Port: l.Addr.Port(), RemotePort: l.Addr.Port()}
 		if !l.Addr.Addr().IsUnspecified() {
 			h.Local = l.Addr.Addr()
 		}

@@ -297,6 +297,26 @@ func TestPendingQuestion(t *testing.T) {
 	}
 }
 
+// Whatever a script writes, it is refused or put to the user as it stands.
+func FuzzPendingQuestion(f *testing.F) {
+	f.Add("crtext", "CR_TEXT:R,E:One-time code")
+	f.Add("webauth", "WEB_AUTH:hidden:https://example.org/")
+	f.Add("openurl", "OPEN_URL:https://example.org/")
+	f.Fuzz(func(t *testing.T, method, extra string) {
+		q, err := pendingQuestion(&hooks.Pending{Method: method, Extra: extra})
+		if err != nil {
+			return
+		}
+		want := map[tlsctl.Method]string{tlsctl.AskText: "CR_TEXT:", tlsctl.AskWeb: "WEB_AUTH:", tlsctl.AskURL: "OPEN_URL:"}[q.Method]
+		if q.Method != tlsctl.AskURL {
+			want += strings.Join(q.Flags, ",") + ":"
+		}
+		if want += q.Text; want != extra || string(q.Method) != method {
+			t.Errorf("%q, %q: became %+v", method, extra, q)
+		}
+	})
+}
+
 // tls-crypt-v2-verify judges keys before anything else: whose key it refuses gets no answer to what it says.
 func TestTLSCryptV2Verify(t *testing.T) {
 	for _, c := range []struct {

@@ -181,6 +181,9 @@ func (f *field) hookRun(who, how string, serverWrap, clientWrap []string) []*hoo
 		"setenv opt control-socket " + filepath.Join(f.Dir, "control.sock"), "setenv opt login-must-match-cert no",
 		"script-security 3", "auth-user-pass-verify \"" + script + " 'one argument'\" " + strings.Fields(how)[0],
 	}
+	if how == "via-file" {
+		lines = append(lines, "proto udp4", fmt.Sprintf("local %v", f.Host("router").Wan4))
+	}
 	if strings.HasSuffix(how, "tokens") {
 		lines = append(lines, "auth-gen-token 3600 120 external-auth", "reneg-sec 3")
 	}
@@ -233,7 +236,7 @@ func (f *field) hookRun(who, how string, serverWrap, clientWrap []string) []*hoo
 }
 
 // A script that sleeps for ten seconds, one that never ends, one that fails and one that writes rubbish: each is its own
-// client's trouble, and another's pings, a hundred a second, lose nothing.
+// client's trouble, and another's pings, a hundred a second, lose nothing (S090).
 func TestE2EHooksHang(t *testing.T) {
 	f := newField(t, "alice", "sleeper", "endless", "loser", "rubbish", "stuck")
 	script, dir := f.recorder("calls", `case $script_type-$common_name in

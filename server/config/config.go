@@ -193,6 +193,7 @@ func (c *Config) Directories() []*LDAP {
 // Listen is one address to listen on.
 type Listen struct {
 	Network string         // udp or tcp
+	Proto   string         // the same as scripts are told, and as it was written: udp4, tcp6-server, ...
 	Addr    netip.AddrPort // unspecified address: all; 4-in-6 never
 	V6Only  bool
 	Any4    bool // an unspecified IPv4 address: IPv4 only

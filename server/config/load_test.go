@@ -15,7 +15,7 @@ import (
 
 // What the lines say arrives in the fields that the server reads.
 func TestValues(t *testing.T) {
-	udp4 := Listen{Network: "udp", Addr: netip.MustParseAddrPort("0.0.0.0:1194"), Any4: true}
+	udp4 := Listen{Network: "udp", Proto: "udp", Addr: netip.MustParseAddrPort("0.0.0.0:1194"), Any4: true}
 	for _, tt := range []struct {
 		lines string
 		field func(*Config) any
@@ -23,14 +23,14 @@ func TestValues(t *testing.T) {
 	}{
 		// Transport.
 		{"", func(c *Config) any { return c.Listen }, []Listen{udp4}},
-		{"port 443\nproto tcp", func(c *Config) any { return c.Listen }, []Listen{{Network: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:443"), Any4: true}}},
-		{"lport 443\nproto tcp4-server", func(c *Config) any { return c.Listen }, []Listen{{Network: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:443"), Any4: true}}},
-		{"proto udp6", func(c *Config) any { return c.Listen }, []Listen{{Network: "udp", Addr: netip.MustParseAddrPort("[::]:1194")}}},
-		{"proto tcp6-server\nbind ipv6only", func(c *Config) any { return c.Listen }, []Listen{{Network: "tcp", Addr: netip.MustParseAddrPort("[::]:1194"), V6Only: true}}},
-		{"local 192.0.2.1\nport openvpn", func(c *Config) any { return c.Listen }, []Listen{{Network: "udp", Addr: netip.MustParseAddrPort("192.0.2.1:1194")}}},
-		{"local 2001:db8::1", func(c *Config) any { return c.Listen }, []Listen{{Network: "udp", Addr: netip.MustParseAddrPort("[2001:db8::1]:1194")}}},
+		{"port 443\nproto tcp", func(c *Config) any { return c.Listen }, []Listen{{Network: "tcp", Proto: "tcp-server", Addr: netip.MustParseAddrPort("0.0.0.0:443"), Any4: true}}},
+		{"lport 443\nproto tcp4-server", func(c *Config) any { return c.Listen }, []Listen{{Network: "tcp", Proto: "tcp4-server", Addr: netip.MustParseAddrPort("0.0.0.0:443"), Any4: true}}},
+		{"proto udp6", func(c *Config) any { return c.Listen }, []Listen{{Network: "udp", Proto: "udp6", Addr: netip.MustParseAddrPort("[::]:1194")}}},
+		{"proto tcp6-server\nbind ipv6only", func(c *Config) any { return c.Listen }, []Listen{{Network: "tcp", Proto: "tcp6-server", Addr: netip.MustParseAddrPort("[::]:1194"), V6Only: true}}},
+		{"local 192.0.2.1\nport openvpn", func(c *Config) any { return c.Listen }, []Listen{{Network: "udp", Proto: "udp", Addr: netip.MustParseAddrPort("192.0.2.1:1194")}}},
+		{"local 2001:db8::1", func(c *Config) any { return c.Listen }, []Listen{{Network: "udp", Proto: "udp", Addr: netip.MustParseAddrPort("[2001:db8::1]:1194")}}},
 		{"local *\nlocal * 443 tcp-server\nlocal :: 53 udp6", func(c *Config) any { return c.Listen }, []Listen{udp4,
-			{Network: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:443"), Any4: true}, {Network: "udp", Addr: netip.MustParseAddrPort("[::]:53")}}},
+			{Network: "tcp", Proto: "tcp-server", Addr: netip.MustParseAddrPort("0.0.0.0:443"), Any4: true}, {Network: "udp", Proto: "udp6", Addr: netip.MustParseAddrPort("[::]:53")}}},
 		{"local 192.0.2.1\nlocal 192.0.2.2 1195\nport 7", func(c *Config) any { return []string{c.Listen[0].Addr.String(), c.Listen[1].Addr.String()} },
 			[]string{"192.0.2.1:7", "192.0.2.2:1195"}},
 		{"sndbuf 1000\nrcvbuf 0", func(c *Config) any { return [2]int{c.SendBuf, c.RecvBuf} }, [2]int{1000, 0}},

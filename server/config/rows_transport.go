@@ -208,7 +208,7 @@ func (d *draft) finishListen() {
 		case err != nil:
 			d.refuse(l.from, "%v", err)
 			continue
-		case slices.Contains(d.cfg.Listen, at):
+		case slices.ContainsFunc(d.cfg.Listen, func(l Listen) bool { return l.Network == at.Network && l.Addr == at.Addr }):
 			d.refuse(l.from, "another local line listens there already: give one of them another port or transport")
 			continue
 		}
@@ -234,7 +234,10 @@ func (d *draft) listenAt(l local) (Listen, error) {
 	case addr.Is4() && six || addr.Is6() && four:
 		return Listen{}, fmt.Errorf("%s and the transport %s are of different address families", addr, proto)
 	}
-	at := Listen{Network: proto[:3], Addr: netip.AddrPortFrom(addr, uint16(port))}
+	at := Listen{Network: proto[:3], Proto: proto, Addr: netip.AddrPortFrom(addr, uint16(port))}
+	if at.Network == "tcp" && !strings.HasSuffix(proto, "-server") {
+		at.Proto += "-server"
+	}
 	at.V6Only = addr.Is6() && d.v6only
 	at.Any4 = addr == netip.IPv4Unspecified()
 	return at, nil
