@@ -67,22 +67,22 @@ func Explain(err error) Advice {
 	return LDAPAdvice[len(LDAPAdvice)-1]
 }
 
-func denied(cause error) func(error, string) bool {
+func deniedFor(cause error) func(error, string) bool {
 	return func(err error, _ string) bool { return isDenied(err) && errors.Is(err, cause) }
 }
 
-func reason(text string) func(error, string) bool {
+func deniedAs(text string) func(error, string) bool {
 	return func(err error, _ string) bool {
 		var d *Denied
 		return errors.As(err, &d) && strings.HasPrefix(d.Reason, text)
 	}
 }
 
-func in(step string, also func(error) bool) func(error, string) bool {
+func atStep(step string, also func(error) bool) func(error, string) bool {
 	return func(err error, at string) bool { return at == step && (also == nil || also(err)) }
 }
 
-func code(codes ...uint16) func(error) bool {
+func resultCode(codes ...uint16) func(error) bool {
 	return func(err error) bool {
 		var result *ldap.Error
 		if !errors.As(err, &result) {
@@ -97,7 +97,7 @@ func code(codes ...uint16) func(error) bool {
 	}
 }
 
-func as[T error](err error) bool {
+func isA[T error](err error) bool {
 	var target T
 	return errors.As(err, &target)
 }
@@ -107,7 +107,7 @@ func timedOut(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &n) && n.Timeout() || strings.Contains(err.Error(), "i/o timeout")
 }
 
-func expired(err error) bool {
+func certificateExpired(err error) bool {
 	var invalid x509.CertificateInvalidError
 	return errors.As(err, &invalid) && invalid.Reason == x509.Expired
 }
@@ -115,81 +115,81 @@ func expired(err error) bool {
 // LDAPAdvice is everything Explain may say; the last one is for what fits nowhere else.
 var LDAPAdvice = []Advice{
 	{"the name of the server cannot be resolved", "Correct the host in `ldap-url`, or the domain in `ldap-domain`; see what `getent hosts NAME` says on this machine.",
-		in(stepResolve, nil)},
+		atStep(stepResolve, nil)},
 	{"the name of the server cannot be resolved", "Correct the host in `ldap-url`, or the domain in `ldap-domain`; see what `getent hosts NAME` says on this machine.",
-		in(stepConnect, as[*net.DNSError])},
+		atStep(stepConnect, isA[*net.DNSError])},
 	{"the server refuses the connection", "Nothing listens at that port: see whether the directory runs, and whether `ldap-url` names its port (389 for ldap, 636 for ldaps).",
-		in(stepConnect, func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) })},
+		atStep(stepConnect, func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) })},
 	{"the server cannot be reached in time", "A firewall or a missing route: let this machine reach the port in `ldap-url` by TCP.",
-		in(stepConnect, nil)},
+		atStep(stepConnect, nil)},
 	{"the server does not take StartTLS", "Set up a certificate in the directory, or write `ldap-url ldaps://HOST` and remove `ldap-starttls`.",
-		in(stepStartTLS, nil)},
+		atStep(stepStartTLS, nil)},
 	{"the CA of the server's certificate is not known", "Name the file with that CA's certificate in `ldap-tls-ca`; without the line it is the system's CAs that count.",
-		in(stepTLS, as[x509.UnknownAuthorityError])},
+		atStep(stepTLS, isA[x509.UnknownAuthorityError])},
 	{"the server's certificate is for another name", "Write the name that is in the certificate into `ldap-url`, or issue a certificate with this name in it.",
-		in(stepTLS, as[x509.HostnameError])},
+		atStep(stepTLS, isA[x509.HostnameError])},
 	{"the server's certificate has expired", "Renew it; if it looks good, see whether this machine's clock is right.",
-		in(stepTLS, expired)},
+		atStep(stepTLS, certificateExpired)},
 	{"the server's certificate is not meant for servers", "Issue one with the extended key usage serverAuth.",
-		in(stepTLS, as[x509.CertificateInvalidError])},
+		atStep(stepTLS, isA[x509.CertificateInvalidError])},
 	{"the server does not speak TLS at this port", "ldaps:// is usually port 636. For port 389 write ldap:// and `ldap-starttls`.",
-		in(stepTLS, func(err error) bool {
-			return as[tls.RecordHeaderError](err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+		atStep(stepTLS, func(err error) bool {
+			return isA[tls.RecordHeaderError](err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 		})},
 	{"the server wants another certificate of ours", "Name one that the directory accepts in `ldap-tls-cert` and `ldap-tls-key`.",
-		in(stepTLS, func(err error) bool { var op *net.OpError; return errors.As(err, &op) && op.Op == "remote error" })},
+		atStep(stepTLS, func(err error) bool { var op *net.OpError; return errors.As(err, &op) && op.Op == "remote error" })},
 	{"TLS cannot be set up in time", "The server accepts connections and does not answer: it is overloaded, or something in between swallows the packets.",
-		in(stepTLS, timedOut)},
+		atStep(stepTLS, timedOut)},
 	{"TLS cannot be set up", "See what the directory's log says about this connection.",
-		in(stepTLS, nil)},
+		atStep(stepTLS, nil)},
 	{"the service account's name or password is wrong", "Correct `ldap-bind-dn` and the file of `ldap-bind-password-file`; see whether the account is locked or its password has expired.",
-		in(stepService, code(ldap.LDAPResultInvalidCredentials, ldap.LDAPResultNoSuchObject, ldap.LDAPResultInvalidDNSyntax))},
+		atStep(stepService, resultCode(ldap.LDAPResultInvalidCredentials, ldap.LDAPResultNoSuchObject, ldap.LDAPResultInvalidDNSyntax))},
 	{"the directory wants encryption before a password", "Write ldaps:// in `ldap-url`, or add `ldap-starttls`.",
 		func(err error, _ string) bool {
-			return code(ldap.LDAPResultConfidentialityRequired, ldap.LDAPResultStrongAuthRequired)(err)
+			return resultCode(ldap.LDAPResultConfidentialityRequired, ldap.LDAPResultStrongAuthRequired)(err)
 		}},
 	{"the directory does not let the service account in", "See what the directory's log says about it; anonymous searches may be switched off (then set `ldap-bind-dn`).",
-		in(stepService, func(err error) bool { var r *ldap.Error; return errors.As(err, &r) && r.ResultCode < ldap.ErrorNetwork })},
+		atStep(stepService, func(err error) bool { var r *ldap.Error; return errors.As(err, &r) && r.ResultCode < ldap.ErrorNetwork })},
 	{"the base of the search does not exist", "Correct `ldap-user-base`; the service account must also be allowed to see it.",
-		in(stepSearch, code(ldap.LDAPResultNoSuchObject, ldap.LDAPResultInvalidDNSyntax))},
+		atStep(stepSearch, resultCode(ldap.LDAPResultNoSuchObject, ldap.LDAPResultInvalidDNSyntax))},
 	{"the search is not allowed", "Give the service account the right to search and read below `ldap-user-base`; without `ldap-bind-dn` the search is anonymous, which many directories refuse.",
-		in(stepSearch, code(ldap.LDAPResultInsufficientAccessRights, ldap.LDAPResultOperationsError, ldap.LDAPResultInappropriateAuthentication))},
+		atStep(stepSearch, resultCode(ldap.LDAPResultInsufficientAccessRights, ldap.LDAPResultOperationsError, ldap.LDAPResultInappropriateAuthentication))},
 	{"the directory refers to another server", "Referrals are never followed: write that server into `ldap-url`, or a base that this one holds into `ldap-user-base`.",
-		func(err error, _ string) bool { return code(ldap.LDAPResultReferral)(err) }},
+		func(err error, _ string) bool { return resultCode(ldap.LDAPResultReferral)(err) }},
 	{"no entry has this name", "Try the filter above with ldapsearch; correct `ldap-user-filter` and `ldap-user-base`. In Active Directory the filter is usually (sAMAccountName=%u).",
-		denied(ErrUnknownUser)},
+		deniedFor(ErrUnknownUser)},
 	{"several entries have this name", "Narrow `ldap-user-base`, or add a condition to `ldap-user-filter`: nobody logs in by a name that two have.",
-		denied(errAmbiguous)},
+		deniedFor(errAmbiguous)},
 	{"the user is in none of the required groups", "Add the user to one of the groups of `ldap-require-group`. If the user is in it: the DN must be the group's whole name; see the groups above, `ldap-group-base` and `ldap-nested-groups`.",
-		denied(errNoGroup)},
+		deniedFor(errNoGroup)},
 	{"the user is in too many groups", "More than 1,000 groups are not read: narrow `ldap-group-base`, or write `ldap-nested-groups no`.",
-		in(stepGroups, func(err error) bool { return strings.Contains(err.Error(), "more than") })},
+		atStep(stepGroups, func(err error) bool { return strings.Contains(err.Error(), "more than") })},
 	{"groups cannot be searched", "Give the service account the right to search below `ldap-group-base`, and correct that base.",
-		in(stepGroups, nil)},
+		atStep(stepGroups, nil)},
 	{"an attribute of the entry cannot be used", "Correct the attribute in the directory; `ldap-address-attribute` and `ldap-route-attribute` say which are read.",
-		denied(errAttribute)},
+		deniedFor(errAttribute)},
 	{"the account is disabled", "Enable it in the directory, if the user is to come in.",
 		func(err error, _ string) bool {
-			return reason("account disabled")(err, "") || reason("account inactivated")(err, "")
+			return deniedAs("account disabled")(err, "") || deniedAs("account inactivated")(err, "")
 		}},
 	{"the account is locked", "Unlock it in the directory. If wrong passwords keep locking it, lower `ldap-max-failures` below the directory's own limit.",
-		reason("account locked")},
+		deniedAs("account locked")},
 	{"the account has expired", "Move its end in the directory, if the user is to come in.",
-		reason("account expired")},
+		deniedAs("account expired")},
 	{"the password has expired", "The user must set another one: by webmail, at a workstation, or with the helpdesk. Nobody can do so over this VPN before being let in.",
-		reason("password expired")},
+		deniedAs("password expired")},
 	{"the password must be changed first", "The user must set another one before logging in here, as after a reset by the helpdesk.",
-		reason("password must be changed")},
+		deniedAs("password must be changed")},
 	{"the account may not log in now", "The directory limits hours or machines for this account: allow this server, or this time.",
-		reason("not allowed to log in")},
+		deniedAs("not allowed to log in")},
 	{"the password is wrong", "Type it again. If it is right for sure, the entry above is not the one you think of.",
-		denied(errWrongPassword)},
+		deniedFor(errWrongPassword)},
 	{"the directory refuses the account", "See the reason above, and the password policy of the directory.",
-		denied(errState)},
+		deniedFor(errState)},
 	{"the directory means somebody else", "The bind was taken for another entry than the one that was found: correct `ldap-bind-as`, or remove it.",
-		denied(errOtherEntry)},
+		deniedFor(errOtherEntry)},
 	{"the directory does not say who is bound", "It has no WhoAmI, so `ldap-bind-as` cannot be trusted there: give it a DN, or use `ldap-bind-dn`.",
-		in(stepWhoAmI, as[*oddAnswer])},
+		atStep(stepWhoAmI, isA[*oddAnswer])},
 	{"a password is needed to find this user", "Without `ldap-bind-dn` users are found by themselves only: give a password, or set up a service account.",
 		func(err error, _ string) bool { return errors.Is(err, errNoService) }},
 	{"the name does not fit", "User names have letters, digits and few signs, and with `ldap-bind-as` no @ or \\ of their own.",
