@@ -2,6 +2,7 @@ package auth
 
 import (
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -17,7 +18,19 @@ func NormalDN(s string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	for _, rdn := range dn.RDNs {
+		for _, a := range rdn.Attributes {
+			if !isAttributeType(a.Type) {
+				return "", fmt.Errorf("DN %q: %q is no type of an attribute", s, a.Type)
+			}
+		}
+	}
 	return normalDN(dn), nil
+}
+
+// isAttributeType reports whether s may stand before a value: a name, or the dotted numbers that go for one.
+func isAttributeType(s string) bool {
+	return s != "" && strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789-.") == ""
 }
 
 func normalDN(dn *ldap.DN) string {
@@ -25,7 +38,7 @@ func normalDN(dn *ldap.DN) string {
 	for i, rdn := range dn.RDNs {
 		parts := make([]string, len(rdn.Attributes))
 		for j, a := range rdn.Attributes {
-			parts[j] = strings.ToLower(strings.TrimSpace(a.Type)) + "=" + escapeValue(a.Value)
+			parts[j] = strings.ToLower(a.Type) + "=" + escapeValue(a.Value)
 		}
 		slices.Sort(parts)
 		rdns[i] = strings.Join(parts, "+")

@@ -39,7 +39,7 @@ func TestNormalDN(t *testing.T) {
 		}
 		seen[dn] = name
 	}
-	for _, bad := range []string{"", " ", "vpn", "cn=vpn,", `cn=\`} {
+	for _, bad := range []string{"", " ", "vpn", "cn=vpn,", `cn=\`, `\ =0`, "a b=c", "=x"} {
 		if dn, err := auth.NormalDN(bad); err == nil {
 			t.Errorf("%q is %q", bad, dn)
 		}
