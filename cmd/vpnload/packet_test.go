@@ -88,7 +88,8 @@ func FuzzInner(f *testing.F) {
 				}
 			}
 		}
-		s := &session{crew: newCrew(options{sessions: 1, gso: true}), addr: p.dst}
+		s := &session{crew: newCrew(options{sessions: 1, gso: true})}
+		s.addrs.Store(&addresses{p.dst, p.dst})
 		flow := newTCPFlow(s, netip.AddrPortFrom(p.src, 1), 'u')
 		flow.src = netip.AddrPortFrom(p.dst, 2)
 		if p.proto == protoTCP {

@@ -31,9 +31,8 @@ type session struct {
 	ring datachan.Ring
 	wg   sync.WaitGroup // of what receives
 
-	addr  netip.Addr // inside; set before anything is sent inside
-	addr6 netip.Addr
-	ping  time.Duration // as pushed
+	addrs atomic.Pointer[addresses] // nil before the options have come
+	ping  time.Duration             // as pushed
 	tcp   atomic.Pointer[tcpFlow]
 	udp   atomic.Pointer[udpFlow]
 
@@ -42,13 +41,16 @@ type session struct {
 	renewed  atomic.Int64 // when it last began a renegotiation
 	lastSeen atomic.Int64
 
-	// Of the goroutine that receives.
-	recv    datachan.Scratch
-	windows [2]stockWindow
+	receiving sync.Mutex // after a roam the old wire may still be at it; guards what follows
+	recv      datachan.Scratch
+	windows   [2]stockWindow
 
 	sending sync.Mutex // one batch at a time, so that ids leave in order
 	scratch datachan.Scratch
 }
+
+// addresses are a session's own, inside.
+type addresses struct{ v4, v6 netip.Addr }
 
 // stockWindow counts what the replay check of a stock client would drop: what comes 64 ids or more behind the newest.
 type stockWindow struct {
@@ -94,14 +96,15 @@ func (s *session) newWire() (wire, error) {
 
 // connect does everything up to the first key, and begins what the session is there for.
 func (s *session) connect(ctx context.Context) error {
+	s.ctl = tlsctl.NewClient(tlsctl.ClientConfig{TLS: s.id.tls, Wrap: s.id.wrap(), Login: s.id.user != "", Username: s.id.user,
+		Password: s.id.password, PeerInfo: s.id.peerInfo, Digest: s.crew.o.digest}, s)
 	if _, err := s.newWire(); err != nil {
 		return err
 	}
-	s.ctl = tlsctl.NewClient(tlsctl.ClientConfig{TLS: s.id.tls, Wrap: s.id.wrap(), Login: s.id.user != "", Username: s.id.user,
-		Password: s.id.password, PeerInfo: s.id.peerInfo, Digest: s.crew.o.digest}, s)
 	if err := s.ctl.Connect(ctx); err != nil {
 		return err
 	}
+	var mine addresses
 	s.lastSeen.Store(time.Now().UnixNano())
 	for _, option := range s.ctl.Options() {
 		f := strings.Fields(option)
@@ -111,11 +114,11 @@ func (s *session) connect(ctx context.Context) error {
 		var err error
 		switch f[0] {
 		case "ifconfig":
-			s.addr, err = netip.ParseAddr(f[1])
+			mine.v4, err = netip.ParseAddr(f[1])
 		case "ifconfig-ipv6":
 			var p netip.Prefix
 			p, err = netip.ParsePrefix(f[1])
-			s.addr6 = p.Addr()
+			mine.v6 = p.Addr()
 		case "ping":
 			var n int
 			n, err = strconv.Atoi(f[1])
@@ -128,15 +131,17 @@ func (s *session) connect(ctx context.Context) error {
 	if p := s.crew.o.ping; p > 0 {
 		s.ping = p
 	}
+	s.addrs.Store(&mine)
 	return nil
 }
 
 // inside is the session's address of the family of to.
 func (s *session) inside(to netip.Addr) netip.Addr {
+	mine := s.addrs.Load()
 	if to.Is4() {
-		return s.addr
+		return mine.v4
 	}
-	return s.addr6
+	return mine.v6
 }
 
 // leave ends the session, with a goodbye where the server hears one.
@@ -148,12 +153,10 @@ func (s *session) leave(goodbye bool) {
 	if f := s.udp.Load(); f != nil {
 		f.stop()
 	}
-	if goodbye && s.ctl != nil && !s.ctl.Exit() {
+	if goodbye && !s.ctl.Exit() {
 		s.send(func(b *batch) { b.add(append([]byte(exitMessage), 0)) })
 	}
-	if s.ctl != nil {
-		s.ctl.Close()
-	}
+	s.ctl.Close()
 	if w := s.line.Load(); w != nil {
 		(*w).close()
 	}
@@ -234,6 +237,8 @@ func (s *session) Renegotiated(err error) { s.crew.renegotiated(s, err) }
 // take handles packets of the server.
 func (s *session) take(b []byte, size int) {
 	t := &s.crew.tally
+	s.receiving.Lock()
+	defer s.receiving.Unlock()
 	var key *datachan.Key
 	defer func() {
 		if key != nil {
@@ -307,7 +312,9 @@ func (s *session) payload(b []byte) {
 		}
 		return
 	}
-	if p.dst != s.addr && p.dst != s.addr6 {
+	if mine := s.addrs.Load(); mine == nil {
+		return // the server has begun, we have not
+	} else if p.dst != mine.v4 && p.dst != mine.v6 {
 		s.crew.tally.strange.Add(1)
 		return
 	}
