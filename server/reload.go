@@ -5,6 +5,7 @@ import (
 	"reflect"
 
 	"postern/server/config"
+	"postern/server/hooks"
 )
 
 // fixed names the settings that a running server cannot change, and the directives an administrator knows them by.
@@ -20,11 +21,11 @@ var fixed = []struct{ field, directive string }{
 	{"ForceCookie", "tls-crypt-v2"}, {"Auth", "auth"}, {"Status", "status"}, {"Log", "log"}, {"User", "user"}, {"Group", "group"},
 	{"WritePID", "writepid"}, {"Control", "control-socket"}, {"Management", "management"},
 	{"Daemon", "daemon"}, {"Syslog", "syslog"}, {"NoTimestamps", "suppress-timestamps"}, {"MachineReadable", "machine-readable-output"}, {"Nice", "nice"},
-	{"TOTPUsed", "auth-totp-used"}, {"Scripts", "a directive of a script"},
+	{"TOTPUsed", "auth-totp-used"},
 }
 
 // Reload makes cfg the configuration of new sessions, and of running ones as far as it can: certificates, revocation
-// list, client files, pushes, logins, timers. kept names the directives that stay as they were. On error nothing has
+// list, client files, pushes, logins, scripts, timers. kept names the directives that stay as they were. On error nothing has
 // changed (S095).
 func (s *Server) Reload(cfg *config.Config, login Login) (kept []string, err error) {
 	merged := *cfg
@@ -42,6 +43,11 @@ func (s *Server) Reload(cfg *config.Config, login Login) (kept []string, err err
 	}
 	if now, next := s.live.Load().creds.crl.Load(), creds.crl.Load(); now != nil && next != nil && next.Updated().Before(now.Updated()) {
 		return nil, fmt.Errorf("reload: crl-verify %s: older than the list in force", merged.CRL.Name) // F23
+	}
+	if was := s.live.Load().cfg; !reflect.DeepEqual(was.Scripts, merged.Scripts) || was.Dir != merged.Dir {
+		if err := s.parts.Scripts.Change(ScriptOptions(&merged, s.log), hooks.Up, hooks.RouteUp); err != nil {
+			return nil, fmt.Errorf("reload: %w", err)
+		}
 	}
 	l := &live{cfg: &merged, login: login, creds: creds}
 	s.adopt(l)

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"postern/auth"
 	"postern/server/config"
 	"postern/server/hooks"
@@ -51,6 +53,18 @@ func Facts(cfg *config.Config, p *Parts) *hooks.Daemon {
 		d.Routes = append(d.Routes, to)
 	}
 	return d
+}
+
+// ScriptOptions are how a configuration wants scripts to be run.
+func ScriptOptions(cfg *config.Config, log zerolog.Logger) hooks.Options {
+	o := hooks.Options{
+		Commands: make(map[hooks.Kind]hooks.Command), Security: cfg.Scripts.Security, PasswordInFile: cfg.Scripts.PasswordInFile,
+		Dir: cfg.Dir, TempDir: cfg.Scripts.TempDir, ExportCert: cfg.Scripts.ExportCert, Log: log,
+	}
+	for directive, words := range cfg.Scripts.Commands {
+		o.Commands[hooks.Kind(directive)] = words
+	}
+	return o
 }
 
 // visitor is what scripts are told of a client whose certificates are being judged. At first that is little: what it says

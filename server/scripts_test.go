@@ -377,3 +377,32 @@ func TestClientFileTimersAndAlias(t *testing.T) {
 		bob.mustReach()
 	})
 }
+
+// A reload brings other scripts; one whose program is not there changes nothing (S095).
+func TestReloadScripts(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		calls := w.withScripts("", hooks.ClientConnect)
+		w.start()
+		alice := w.peer("alice", homeAddr).connect()
+		script := filepath.Join(t.TempDir(), "refuse")
+		must(t, os.WriteFile(script, []byte("#!/bin/sh\nexit 1\n"), 0o700))
+		reload := func(program string) error {
+			cfg := *w.cfg
+			cfg.Scripts = config.Scripts{Commands: map[string][]string{"client-connect": {program}}, Security: 2}
+			_, err := w.srv.Reload(&cfg, Login{})
+			return err
+		}
+		if err := reload(script + "-none"); err == nil || !strings.Contains(err.Error(), "client-connect") {
+			t.Errorf("reload with a program that is not there: %v", err)
+		}
+		w.peer("bob", otherAddr).connect()
+		must(t, reload(script))
+		if text, _ := w.peer("carol", thirdAddr).refusal(); text != "AUTH_FAILED" {
+			t.Errorf("carol heard %q, want the new script's refusal", text)
+		}
+		alice.mustReach()
+		if got, want := calls(), []string{"client-connect [alice]", "client-connect [bob]"}; !slices.Equal(got, want) {
+			t.Errorf("the old script was called %q, want %q", got, want)
+		}
+	})
+}

@@ -21,14 +21,7 @@ func (h *host) makeRunner(cfg *config.Config, parts *server.Parts, log zerolog.L
 	if parts.NetGateway, parts.NetGateway6, err = hostnet.DefaultGateways(); err != nil {
 		log.Debug().Err(err).Msg("scripts are told that there is no default gateway")
 	}
-	o := hooks.Options{
-		Commands: make(map[hooks.Kind]hooks.Command), Security: cfg.Scripts.Security, PasswordInFile: cfg.Scripts.PasswordInFile,
-		Dir: cfg.Dir, TempDir: cfg.Scripts.TempDir, ExportCert: cfg.Scripts.ExportCert, Log: log,
-	}
-	for directive, words := range cfg.Scripts.Commands {
-		o.Commands[hooks.Kind(directive)] = words
-	}
-	parts.Scripts, err = hooks.New(o, server.Facts(cfg, parts))
+	parts.Scripts, err = hooks.New(server.ScriptOptions(cfg, log), server.Facts(cfg, parts))
 	if err != nil {
 		return fmt.Errorf("scripts: %w", err)
 	}

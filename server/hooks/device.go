@@ -81,7 +81,7 @@ func (r *Runner) TLSCryptV2Verify(ctx context.Context, t MetadataType, metadata 
 	if !r.Has(TLSCryptV2Verify) {
 		return nil
 	}
-	path, err := makeFile(r.o.TempDir, "tls_crypt_v2_metadata_", metadata)
+	path, err := makeFile(r.o.Load().TempDir, "tls_crypt_v2_metadata_", metadata)
 	if err != nil {
 		return fmt.Errorf("%s script: %w", TLSCryptV2Verify, err)
 	}

@@ -139,9 +139,9 @@ func (s *Session) ask(ctx context.Context, l *Login, c *ClientInfo, cred Credent
 	env := s.environment(c)
 	env.set("username", cred.Username)
 	var args []string
-	if s.r.o.PasswordInFile {
+	if o := s.r.o.Load(); o.PasswordInFile {
 		content := slices.Concat([]byte(clean(cred.Username)), []byte{'\n'}, cleanBytes(cred.Password), []byte{'\n'})
-		path, err := makeFile(s.r.o.TempDir, "up", content)
+		path, err := makeFile(o.TempDir, "up", content)
 		clear(content)
 		if err != nil {
 			return fmt.Errorf("%s script: %w", AuthUserPassVerify, err)
@@ -185,7 +185,7 @@ func (r *Runner) newLogin() (*Login, error) {
 		path *string
 	}{{"acf", &l.control}, {"apf", &l.pending}, {"afr", &l.reason}} {
 		var err error
-		if *f.path, err = makeFile(r.o.TempDir, f.kind, nil); err != nil {
+		if *f.path, err = makeFile(r.o.Load().TempDir, f.kind, nil); err != nil {
 			l.remove()
 			return nil, err
 		}
@@ -250,7 +250,7 @@ func (s *Session) ClientCRResponse(ctx context.Context, c *ClientInfo, response 
 	if !s.r.Has(ClientCRResponse) {
 		return nil
 	}
-	path, err := makeFile(s.r.o.TempDir, "cr", []byte(clean(response)+"\n"))
+	path, err := makeFile(s.r.o.Load().TempDir, "cr", []byte(clean(response)+"\n"))
 	if err != nil {
 		return fmt.Errorf("%s script: %w", ClientCRResponse, err)
 	}

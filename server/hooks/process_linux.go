@@ -28,7 +28,7 @@ func (r *Runner) execute(ctx context.Context, argv, env []string, log zerolog.Lo
 		in.Close()
 		return 0, fmt.Errorf("keep descriptors from it: %w", err)
 	}
-	cmd := &exec.Cmd{Path: argv[0], Args: argv, Env: env, Dir: r.o.Dir, Stdout: in, Stderr: in, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
+	cmd := &exec.Cmd{Path: argv[0], Args: argv, Env: env, Dir: r.o.Load().Dir, Stdout: in, Stderr: in, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
 	if env == nil {
 		cmd.Env = []string{} // nil would be the server's own
 	}

@@ -53,7 +53,7 @@ func (r *Refusal) Error() string { return fmt.Sprintf("%s script refused: %s", r
 
 // A Runner runs scripts. Any goroutine may use it.
 type Runner struct {
-	o      Options
+	o      atomic.Pointer[Options]
 	daemon atomic.Pointer[Daemon]
 	all    chan struct{} // holds one element for each script that runs
 	early  chan struct{} // the same for those before login
@@ -70,20 +70,39 @@ func New(o Options, d *Daemon) (*Runner, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	r := &Runner{o: o, all: make(chan struct{}, atOnce), early: make(chan struct{}, maxBeforeLogin)}
+	r := &Runner{all: make(chan struct{}, atOnce), early: make(chan struct{}, maxBeforeLogin)}
+	r.o.Store(&o)
 	r.daemon.Store(d)
 	return r, nil
+}
+
+// Change has scripts run by other options from now on, after the checks that New makes; those of the kinds in past will
+// not run any more. On error nothing has changed. A script that runs already is left alone.
+func (r *Runner) Change(o Options, past ...Kind) error {
+	if o.TempDir == "" {
+		o.TempDir = os.TempDir()
+	}
+	if err := o.without(past).check(); err != nil {
+		return err
+	}
+	r.o.Store(&o)
+	return nil
+}
+
+// without leaves out the scripts of some kinds.
+func (o *Options) without(kinds []Kind) *Options {
+	less := *o
+	less.Commands = maps.Clone(o.Commands)
+	for _, k := range kinds {
+		delete(less.Commands, k)
+	}
+	return &less
 }
 
 // Check looks again whether this process can run the scripts, after it has become another user; those of the kinds in
 // past will not run any more.
 func (r *Runner) Check(past ...Kind) error {
-	o := r.o
-	o.Commands = maps.Clone(o.Commands)
-	for _, k := range past {
-		delete(o.Commands, k)
-	}
-	return o.check()
+	return r.o.Load().without(past).check()
 }
 
 func (o *Options) check() error {
@@ -131,7 +150,7 @@ func (o *Options) allows(k Kind) error {
 func (r *Runner) Describe(d *Daemon) { r.daemon.Store(d) }
 
 // Has reports whether there is a script of the kind. Calls for other kinds do nothing and agree.
-func (r *Runner) Has(k Kind) bool { return len(r.o.Commands[k]) > 0 }
+func (r *Runner) Has(k Kind) bool { return len(r.o.Load().Commands[k]) > 0 }
 
 // Close ends the reading of what scripts print that were left in the background, and waits for it. No call may be
 // under way and none may follow. The scripts' processes go on, as they do when OpenVPN ends.
@@ -146,7 +165,11 @@ type exitStatus int
 // run runs the script of a kind, with args behind the command's own, and returns its exit status. The error is about
 // a script that was not run or did not end by itself. who is for the log.
 func (r *Runner) run(ctx context.Context, k Kind, who string, args []string, env Env) (exitStatus, error) {
-	if err := r.o.allows(k); err != nil {
+	o := r.o.Load()
+	if len(o.Commands[k]) == 0 {
+		return 0, fmt.Errorf("%s script: there is none any more", k)
+	}
+	if err := o.allows(k); err != nil {
 		return 0, err
 	}
 	leave, err := r.enter(ctx, k)
@@ -154,15 +177,15 @@ func (r *Runner) run(ctx context.Context, k Kind, who string, args []string, env
 		return 0, fmt.Errorf("%s script: waiting for one of %d places: %w", k, atOnce, err)
 	}
 	defer leave()
-	limit := r.o.Limit
+	limit := o.Limit
 	if limit == 0 {
 		limit = k.DefaultLimit()
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("killed, it took longer than %v", limit))
 	defer cancel()
 	env.set("script_type", k.scriptType())
-	argv := append(append([]string(nil), r.o.Commands[k]...), args...)
-	log := r.o.Log.With().Str("hook", string(k)).Logger()
+	argv := append(append([]string(nil), o.Commands[k]...), args...)
+	log := o.Log.With().Str("hook", string(k)).Logger()
 	if who != "" {
 		log = log.With().Str("client", who).Logger()
 	}

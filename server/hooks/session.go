@@ -97,7 +97,7 @@ func (s *Session) verify(ctx context.Context, c *ClientInfo, depth int) error {
 	}
 	s.mu.Unlock()
 	cert := &c.Chain[depth]
-	if dir := s.r.o.ExportCert; dir != "" {
+	if dir := s.r.o.Load().ExportCert; dir != "" {
 		path, err := makeFile(dir, "pef", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.DER}))
 		if err != nil {
 			return fmt.Errorf("%s script: %w", TLSVerify, err)
@@ -124,12 +124,12 @@ func (s *Session) ClientConnect(ctx context.Context, c *ClientInfo) (lines []byt
 	if !s.r.Has(ClientConnect) {
 		return nil, nil
 	}
-	config, err := makeFile(s.r.o.TempDir, "cc", nil)
+	config, err := makeFile(s.r.o.Load().TempDir, "cc", nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s script: %w", ClientConnect, err)
 	}
 	defer os.Remove(config)
-	later, err := makeFile(s.r.o.TempDir, "ccr", nil)
+	later, err := makeFile(s.r.o.Load().TempDir, "ccr", nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s script: %w", ClientConnect, err)
 	}
