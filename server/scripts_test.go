@@ -406,3 +406,27 @@ func TestReloadScripts(t *testing.T) {
 		}
 	})
 }
+
+// client-connect may put its answer off: the client waits for it, and gets what the file says by then, or is refused.
+func TestClientConnectLater(t *testing.T) {
+	for _, answer := range []string{"1", "0"} {
+		t.Run(answer, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.withScripts(`test $common_name = alice || exit 0
+					printf 2 >$client_connect_deferred_file
+					(sleep 0.3; echo 'push "route 10.5.0.0 255.255.0.0"' >$client_connect_config_file; printf `+answer+` >$client_connect_deferred_file) &`, hooks.ClientConnect)
+				w.start()
+				bob := w.peer("bob", otherAddr).connect()
+				alice := w.peer("alice", homeAddr)
+				if answer == "0" {
+					if text, _ := alice.refusal(); text != "AUTH_FAILED" {
+						t.Errorf("heard %q, want AUTH_FAILED alone", text)
+					}
+				} else if alice.connect().mustReach(); !slices.Contains(alice.ctl.Options(), "route 10.5.0.0 255.255.0.0") {
+					t.Errorf("pushed %q, want the route that came later", alice.ctl.Options())
+				}
+				bob.mustReach()
+			})
+		})
+	}
+}
