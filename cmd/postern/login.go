@@ -189,7 +189,7 @@ func directories(cfg *config.Config, log zerolog.Logger) (*auth.Realms, error) {
 func ldapOptions(l *config.LDAP) auth.LDAPOptions {
 	o := auth.LDAPOptions{Realm: l.Realm, URLs: l.URLs, Domain: l.Domain, StartTLS: l.StartTLS,
 		CA: l.CA.Bytes, Cert: l.Cert.Bytes, Key: l.Key.Bytes, BindDN: l.BindDN, BindPassword: l.BindPassword, BindAs: l.BindAs,
-		UserBase: l.UserBase, UserFilter: l.UserFilter, RequireGroups: l.RequireGroups, GroupBase: l.GroupBase, DirectOnly: l.DirectGroups,
+		UserBase: l.UserBase, UserFilter: l.UserFilter, RequireGroups: l.RequireGroups, GroupBase: l.GroupBase, AllGroups: l.AllGroups, DirectOnly: l.DirectGroups,
 		Addr4: l.Addr4Attr, Addr6: l.Addr6Attr, Pool: l.PoolAttr, Routes: l.RouteAttr,
 		Timeout: l.Timeout, AllowCleartext: l.AllowCleartext}
 	for _, g := range l.GroupSearches {

@@ -277,6 +277,7 @@ type LDAP struct {
 	RequireGroups  []string
 	GroupSearches  []GroupSearch
 	GroupBase      string
+	AllGroups      bool // all groups of a user are wanted: policies go by them
 	DirectGroups   bool // ldap-nested-groups no
 	Addr4Attr      string
 	Addr6Attr      string

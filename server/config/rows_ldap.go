@@ -279,6 +279,7 @@ func (d *draft) finishDirectory(x *directory) bool {
 		}
 		return false
 	}
+	x.AllGroups = d.has("policy")
 	if x.UserBase == "" && x.lines["ldap-user-base"] == nil {
 		d.refuse(server, "ldap-user-base is missing: it says where users are searched for")
 	}
