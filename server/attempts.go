@@ -38,6 +38,8 @@ type Attempt struct {
 	Began   time.Time      `json:"began"`
 	Steps   []AttemptStep  `json:"steps"`
 	Over    bool           `json:"over"`
+
+	forgotten bool // others have taken its place; its session may go on
 }
 
 // An AttemptStep is one thing that happened.
@@ -116,7 +118,7 @@ func (a *attempts) begin(c *client, now time.Time) *Attempt {
 	}
 	a.strangers = append(a.strangers, t)
 	if len(a.strangers) > maxStrangers {
-		a.strangers = slices.Delete(a.strangers, 0, 1)
+		a.strangers = forget(a.strangers, 0)
 	}
 	return t
 }
@@ -141,11 +143,17 @@ func (a *attempts) name(t *Attempt, user, name string) {
 	}
 	switch {
 	case same >= maxEachName:
-		a.named = slices.Delete(a.named, oldest, oldest+1)
+		a.named = forget(a.named, oldest)
 	case len(a.named) >= maxNamed:
-		a.named = slices.Delete(a.named, 0, 1)
+		a.named = forget(a.named, 0)
 	}
 	a.named = append(a.named, t)
+}
+
+// forget takes an attempt out of a list. A session that goes on keeps nothing of it.
+func forget(list []*Attempt, i int) []*Attempt {
+	list[i].Steps, list[i].forgotten = nil, true
+	return slices.Delete(list, i, i+1)
 }
 
 // note adds a step to an attempt.
@@ -173,6 +181,9 @@ func (a *attempts) over(t *Attempt, err error) {
 }
 
 func (t *Attempt) add(at time.Time, step, detail string, failed bool) {
+	if t.forgotten {
+		return
+	}
 	if len(t.Steps) >= maxSteps {
 		t.Steps = slices.Delete(t.Steps, maxSteps/2, maxSteps/2+1)
 	}
