@@ -151,10 +151,10 @@ func (c *client) reidentify(now *auth.Identity) {
 	g.who = now
 	c.grant = &g
 	c.mu.Unlock()
-	if slices.Equal(was.Groups, now.Groups) {
+	if slices.Equal(was.Groups, now.Groups) && was.Pool == now.Pool {
 		return
 	}
-	c.log.Info().Str("client", g.name).Strs("groups", now.Groups).Msg("groups changed")
+	c.log.Info().Str("client", g.name).Strs("groups", now.Groups).Str("pool", now.Pool).Msg("groups changed")
 	c.srv.reevaluate(c)
 }
 
