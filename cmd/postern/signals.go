@@ -58,11 +58,26 @@ func (s *serving) attend(ended <-chan struct{}, signals <-chan os.Signal) {
 				s.end(errTerminated)
 			default:
 				s.sup.reloading()
-				if err := s.reload(); err != nil {
+				if err := s.whileBeating(beat.C, s.reload); err != nil {
 					s.log.Error().Err(err).Str("alarm", "reload").Msg("reload failed: the running configuration stays")
 				}
 				s.sup.ready(s.srv)
 			}
+		}
+	}
+}
+
+// whileBeating does what may take long, as reading from a disk that hangs: the packet path goes on meanwhile, and that
+// is what the watchdog looks after.
+func (s *serving) whileBeating(beat <-chan time.Time, do func() error) error {
+	done := make(chan error)
+	go func() { done <- do() }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-beat:
+			s.sup.beat(s.srv)
 		}
 	}
 }
