@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -98,7 +99,11 @@ var standAlone = map[string]func(out io.Writer, directives [][]string) error{
 
 // openvpnTitle begins as the first line of openvpn --version: scripts take its second word.
 func openvpnTitle() string {
-	return "OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (Go)] [EPOLL] [AEAD] [Postern " + version + "]"
+	machine := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
+	if machine == "" {
+		machine = runtime.GOARCH
+	}
+	return "OpenVPN 2.6.14 " + machine + "-pc-linux-gnu [SSL (Go)] [EPOLL] [AEAD] [Postern " + version + "]"
 }
 
 func showVersion(out io.Writer, _ [][]string) error {
