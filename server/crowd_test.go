@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"postern/server/link"
 )
 
 // While memory is short or handshakes queue, strangers are not answered, over neither transport; who is inside notices
@@ -36,18 +38,26 @@ func TestCrowded(t *testing.T) {
 	})
 }
 
-// A stream has a coalescer only while a batch of it is at work.
+// A stream has a coalescer only while a batch of it is at work: two that take turns share one.
 func TestStreamsShareCoalescers(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		w.start()
-		alice, bob := w.streamPeer("alice", homeAddr).connect(), w.streamPeer("bob", otherAddr).connect()
-		alice.mustReach()
-		bob.mustReach()
-		alice.mustReach()
-		if n := len(w.srv.lanes[0].spare); n != 1 {
-			t.Errorf("two streams that took turns left %d coalescers, want 1", n)
+	b := newBench(t, 2)
+	for range 3 {
+		for _, m := range b.members {
+			u := &uplink{lane: b.lane, sock: &b.sock, door: m, only: m.c}
+			if err := u.batch([]link.Train{m.train(1, 100)}); err != nil {
+				t.Fatal(err)
+			}
+			if u.merge != nil {
+				t.Error("a stream keeps its coalescer")
+			}
 		}
-	})
+	}
+	if n := len(b.lane.spare); n != 1 {
+		t.Errorf("%d coalescers were made, want 1", n)
+	}
+	if b.queue.writes != 6 {
+		t.Errorf("%d packets written, want 6", b.queue.writes)
+	}
 }
 
 // When all descriptors that clients may have are in use, those who are in stay, and the next comes in when one has left
