@@ -20,7 +20,12 @@ import (
 
 // loadConfig is config.Load with what the file of openvpn-auth-ldap says, where the configuration has that plugin.
 func loadConfig(path string, extra ...[]string) (*config.Config, *config.Report, error) {
-	cfg, report, err := config.Load(path, extra...)
+	return loadConfigBy(new(config.Loader), path, extra...)
+}
+
+// loadConfigBy is loadConfig by a loader that may have loaded the same before.
+func loadConfigBy(l *config.Loader, path string, extra ...[]string) (*config.Config, *config.Report, error) {
+	cfg, report, err := l.Load(path, extra...)
 	if report.AuthLDAP.File == "" {
 		return cfg, report, err
 	}

@@ -104,7 +104,7 @@ func findServers(dir string) (found []*foundServer, err error) {
 		for _, name := range names {
 			s := &foundServer{path: name}
 			// Relative names start where the unit starts its server.
-			s.cfg, s.report, err = config.Load("", []string{"cd", filepath.Dir(name)}, []string{"config", name})
+			s.cfg, s.report, err = loadConfig("", []string{"cd", filepath.Dir(name)}, []string{"config", name})
 			if err != nil && !errors.As(err, &s.problems) {
 				return nil, err
 			}

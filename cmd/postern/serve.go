@@ -59,13 +59,18 @@ func logFormatFlag() cli.Flag {
 type source struct {
 	path string     // "": all is in args
 	args [][]string // directives of a command line, behind those of the file
+
+	loader *config.Loader // serve's
 }
 
-func (s source) load() (*config.Config, *config.Report, error) { return loadConfig(s.path, s.args...) }
+func (s source) load() (*config.Config, *config.Report, error) {
+	return loadConfigBy(s.loader, s.path, s.args...)
+}
 
 // serve runs one server until ctx is done, or puts it into the background when the configuration says daemon.
 func serve(ctx context.Context, from source, o serveOptions) error {
 	signals := catchSignals()
+	from.loader = new(config.Loader)
 	cfg, report, err := from.load()
 	if err != nil {
 		return err

@@ -98,6 +98,10 @@ func (s *serving) reload() error {
 	}
 	s.process.adopt(cfg)
 	s.remap = cfg.RemapUSR1
+	if stale := s.from.loader.Stale(); len(stale) > 0 {
+		s.log.Warn().Strs("files", slices.Compact(slices.Sorted(slices.Values(stale)))).
+			Msg("cannot be read again without privileges: what was in them stays in force")
+	}
 	if len(kept) > 0 {
 		s.log.Warn().Strs("directives", slices.Compact(kept)).Msg("changed in the file, but only a restart can change them: they stay as they were")
 	}

@@ -77,3 +77,57 @@ func (disk) ReadFile(name string, limit int, plain bool) ([]byte, fs.FileInfo, e
 	}
 	return b, info, nil
 }
+
+// remembering is the disk, and what it looked like before it could not be read any more for lack of rights.
+type remembering struct {
+	disk
+	files map[string]rememberedFile
+	infos map[string]fs.FileInfo // by the call and the name
+	stale []string
+}
+
+type rememberedFile struct {
+	contents []byte
+	info     fs.FileInfo
+}
+
+func (r *remembering) ReadFile(name string, limit int, plain bool) ([]byte, fs.FileInfo, error) {
+	b, info, err := r.disk.ReadFile(name, limit, plain)
+	switch {
+	case err == nil:
+		if r.files == nil {
+			r.files = make(map[string]rememberedFile)
+		}
+		r.files[name] = rememberedFile{b, info}
+	case errors.Is(err, fs.ErrPermission):
+		if old, ok := r.files[name]; ok {
+			r.stale = append(r.stale, name)
+			return old.contents, old.info, nil
+		}
+	}
+	return b, info, err
+}
+
+func (r *remembering) Stat(name string) (fs.FileInfo, error) {
+	return r.info("stat", name, r.disk.Stat)
+}
+func (r *remembering) Lstat(name string) (fs.FileInfo, error) {
+	return r.info("lstat", name, r.disk.Lstat)
+}
+
+func (r *remembering) info(call, name string, ask func(string) (fs.FileInfo, error)) (fs.FileInfo, error) {
+	info, err := ask(name)
+	key := call + " " + name
+	switch {
+	case err == nil:
+		if r.infos == nil {
+			r.infos = make(map[string]fs.FileInfo)
+		}
+		r.infos[key] = info
+	case errors.Is(err, fs.ErrPermission):
+		if old := r.infos[key]; old != nil {
+			return old, nil
+		}
+	}
+	return info, err
+}

@@ -17,19 +17,33 @@ import (
 // The Report is never nil and covers what could be read. When anything is refused the Config is nil and the error is
 // an Errors that holds every problem.
 func Load(path string, extra ...[]string) (*Config, *Report, error) {
+	return new(Loader).Load(path, extra...)
+}
+
+// A Loader loads one server's configuration again and again. What it has read before and may not read any more, since
+// the process has given up its privileges, it takes to be as it was. The zero value is ready; it is not for concurrent
+// use.
+type Loader struct{ files remembering }
+
+// Load is Load.
+func (l *Loader) Load(path string, extra ...[]string) (*Config, *Report, error) {
+	l.files.stale = nil
 	dir, err := os.Getwd()
 	if err != nil {
 		return nil, &Report{}, Errors{{File: path, Message: "cannot tell the working directory: " + err.Error()}}
 	}
 	var src []byte
 	if path != "" {
-		src, _, err = disk{}.ReadFile(path, maxConfigSize, false)
+		src, _, err = l.files.ReadFile(path, maxConfigSize, false)
 		if err != nil {
 			return nil, &Report{}, Errors{{File: path, Message: "Error opening configuration file: " + reason(err)}}
 		}
 	}
-	return load(disk{}, dir, path, src, extra)
+	return load(&l.files, dir, path, src, extra)
 }
+
+// Stale lists the files of the last Load whose contents are those of an earlier one.
+func (l *Loader) Stale() []string { return l.files.stale }
 
 // load is Load with its file system and working directory given.
 func load(files filesystem, dir, path string, src []byte, extra [][]string) (*Config, *Report, error) {
