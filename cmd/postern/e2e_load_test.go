@@ -165,3 +165,40 @@ func nobodyIn(f *field) error {
 	}
 	return nil
 }
+
+// The load generator comes with every wrap, with certificates and logins from a list, and with CBC and the epoch format,
+// through renegotiations.
+func TestE2ELoadKinds(t *testing.T) {
+	f := newField(t, "load")
+	f.loadPeer()
+	users := filepath.Join(f.Dir, "users")
+	var list []string
+	for _, name := range []string{"ann", "ben"} {
+		f.postern("pki", "client", "--dir", f.pki, name)
+		f.posternInput(name+"-secret\n", "user", "add", "--file", users, name)
+		list = append(list, fmt.Sprintf("%[1]s/issued/%[2]s.crt %[1]s/private/%[2]s.key %[2]s %[2]s-secret", f.pki, name))
+	}
+	people := f.write("people", list...)
+	for _, wrap := range []string{"none", "tls-auth", "tls-crypt", "tls-crypt-v2"} {
+		t.Run(wrap, func(t *testing.T) {
+			f.t = t
+			lines, client := f.wraps(wrap)
+			srv := f.serve(append(lines, "auth-users-file "+users, "auth SHA256", "data-ciphers AES-256-GCM:AES-256-CBC",
+				"local 0.0.0.0 1194 udp", "local 0.0.0.0 1194 tcp-server")...)
+			args := []string{"-n", "2", "-list", people, "-auth", "SHA256", "-ciphers", "AES-256-CBC,AES-256-GCM:epoch", "-flow", "udp", "-traffic", "echo",
+				"-rate", "50", "-duration", "2s", "-renegotiate", "1s"}
+			for _, line := range client { // "tls-auth FILE 1"
+				words := strings.Fields(line)
+				args = append(args, "-"+words[0], strings.Join(words[1:], ":"))
+			}
+			for _, proto := range []string{"udp", "tcp"} {
+				r := f.load("load", append(args, "-proto", proto, "-tls", map[string]string{"udp": "1.3", "tcp": "1.2"}[proto])...)
+				if r.Connected != 2 || r.Left != 2 || r.Down.Packets < 100 || r.Renewals == 0 {
+					t.Errorf("%s: %+v", proto, r)
+				}
+			}
+			f.must(srv.Stop())
+		})
+	}
+	f.t = t
+}
