@@ -37,6 +37,7 @@ func (s *Server) keep(ctx context.Context) {
 			c.tend(live, now, clock)
 		}
 		s.learnPaths(clients, clock)
+		s.bridge.age(clock, seconds(live.cfg.StaleMAC))
 		clear(clients) // the dead ones are garbage
 		s.tendMemory(clock)
 		if clock%hushReport == 0 {

@@ -43,6 +43,14 @@ func (l *lane) giveBack(c *tun.Coalescer) {
 	}
 }
 
+// read is the downlink of the device's kind.
+func (l *lane) read() error {
+	if l.srv.bridge != nil {
+		return l.readFrames()
+	}
+	return l.downlink()
+}
+
 // downlink carries packets from the TUN to clients until the queue is closed.
 func (l *lane) downlink() error {
 	var to [128]*client
@@ -97,8 +105,9 @@ type uplink struct {
 	only    *client        // on a stream: whose it is
 	merge   *tun.Coalescer // on a stream only while a batch is at work
 	scratch datachan.Scratch
-	at      run         // the one under way
-	forward []forwarded // for other clients, sent when the batch is through
+	at      run          // the one under way
+	forward []forwarded  // for other clients, sent when the batch is through
+	frames  frameScratch // with a tap device
 }
 
 // forwarded is a packet for another client. It is lent until the batch ends.
@@ -321,6 +330,10 @@ func (u *uplink) where(t *link.Train) outside { return outside{u.door, t.Addr, t
 func (u *uplink) payload(r *run, b []byte) {
 	srv := u.lane.srv
 	if len(b) == 0 {
+		return
+	}
+	if srv.bridge != nil {
+		u.frame(r, b)
 		return
 	}
 	src, ok := tun.Source(b)

@@ -48,7 +48,7 @@ func wayOf(mtu int, outer6, strict bool, key *datachan.Key) way {
 // then each.
 func (s *Server) learnPaths(clients []*client, clock int64) {
 	ask := s.parts.PathMTU
-	if ask == nil {
+	if ask == nil || s.bridge != nil { // frames are not answered
 		return
 	}
 	narrow := s.narrowAddrs()

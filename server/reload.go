@@ -14,6 +14,7 @@ var fixed = []struct{ field, directive string }{
 	{"Multihome", "multihome"}, {"SameInterface", "multihome"}, {"BindDev", "bind-dev"}, {"Mark", "mark"}, {"MTUDisc", "mtu-disc"}, {"PassTOS", "passtos"}, {"BlockIPv6", "block-ipv6"},
 	{"PortShare", "port-share"}, {"Balancers", "proxy-protocol-from"},
 	{"Dev", "dev"}, {"MTU", "tun-mtu"}, {"TxQueue", "txqueuelen"}, {"Topology", "topology"},
+	{"Tap", "dev-type"}, {"Bridge", "server-bridge"}, {"LLAddr", "lladdr"}, {"MaxMACs", "max-routes-per-client"},
 	{"Addr4", "server"}, {"Addr6", "server-ipv6"}, {"Pool4", "ifconfig-pool"}, {"Pool6", "ifconfig-ipv6-pool"}, {"Pool6Bits", "server-ipv6"},
 	{"PoolPersist", "ifconfig-pool-persist"}, {"Routes", "route"}, {"RouteTable", "route-table"}, {"ConnectFreqInitial", "connect-freq-initial"}, {"TLSCryptV2MaxAge", "tls-crypt-v2-max-age"}, {"NAT", "nat"}, {"NoOffload", "tun-offload"},
 	{"ClientToClient", "client-to-client"}, {"DuplicateCN", "duplicate-cn"},

@@ -25,7 +25,7 @@ func Facts(cfg *config.Config, p *Parts) *hooks.Daemon {
 	d := &hooks.Daemon{
 		Config: cfg.Path, PID: os.Getpid(), Started: p.Started, Verb: cfg.Verb,
 		Background: cfg.Daemon, LogRedirect: cfg.Log != "",
-		Dev: p.Device.Name(), DevType: "tun", MTU: cfg.MTU, Local4: cfg.Addr4, Remote4: cfg.Peer4, Local6: cfg.Addr6,
+		Dev: p.Device.Name(), DevType: devType(cfg), MTU: cfg.MTU, Local4: cfg.Addr4, Remote4: cfg.Peer4, Local6: cfg.Addr6,
 		NetGateway: p.NetGateway, NetGateway6: p.NetGateway6, SetEnv: cfg.SetEnv,
 	}
 	if d.Local6.IsValid() {

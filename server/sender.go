@@ -68,7 +68,11 @@ func (s *sender) pass(list []forwarded) (n int) {
 		f := &list[n]
 		n++
 		if m := f.to.member.Load(); m != nil {
-			tun.ClampMSS(f.pkt, m.mss4, m.mss6, false)
+			if s.srv.bridge != nil {
+				clampFrame(f.pkt, m)
+			} else {
+				tun.ClampMSS(f.pkt, m.mss4, m.mss6, false)
+			}
 		}
 		s.addPayload(f.to, f.pkt)
 		f.to.tx.inside.Add(uint64(len(f.pkt)))

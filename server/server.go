@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,6 +71,7 @@ type Server struct {
 
 	clientToClient bool
 	passTOS        bool
+	bridge         *bridge // nil with a tun device
 	blockIPv6      bool
 	started        time.Time
 	clock          atomic.Int64 // whole seconds since started; the keeper moves it
@@ -143,6 +145,9 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	if cfg.PortShare.Host != "" {
 		s.sharer = newSharer(cfg.PortShare)
 	}
+	if cfg.Tap {
+		s.bridge = newBridge(cfg.MaxMACs)
+	}
 	s.adopt(&live{cfg: cfg, login: parts.Login, creds: creds})
 	if s.pool != nil && parts.Pool != nil {
 		s.readPool(parts.Pool, cfg.PoolPersist)
@@ -177,7 +182,7 @@ func (s *Server) adopt(l *live) {
 		TLS: l.creds.tls, Certs: l.creds.rules, Wrap: l.creds.wrap, Ciphers: cfg.DataCiphers, CipherFallback: cfg.CipherFallback,
 		Digest: cfg.Auth, Epoch: true, CompressMigrate: true,
 		Workers: s.workers,
-		TunMTU:  cfg.MTU, MaxPacket: max(cfg.MaxPacket-48, 0), WantLogin: l.login.Auth != nil && !cfg.LoginOptional && !cfg.LoginByCert,
+		TunMTU:  cfg.MTU, MaxPacket: max(cfg.MaxPacket-48, 0), Tap: cfg.Tap, WantLogin: l.login.Auth != nil && !cfg.LoginOptional && !cfg.LoginByCert,
 		Timing:  tlsctl.Timing{HandWindow: cfg.HandWindow, TLSTimeout: cfg.TLSTimeout, Renegotiate: renegotiate, Transition: cfg.TranWindow},
 		Current: s.ctl.Load, // a renegotiation shows today's certificate, and goes by today's rules
 		Log:     s.log,
@@ -212,7 +217,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	for _, l := range s.lanes {
-		s.wg.Go(func() { report("read the TUN device", l.downlink()) })
+		s.wg.Go(func() { report("read the "+strings.ToUpper(devType(s.live.Load().cfg))+" device", l.read()) })
 	}
 	for i, listener := range s.parts.UDP {
 		k := s.keepers[i]
@@ -347,6 +352,7 @@ func (c *client) die() bool {
 func (s *Server) closed(c *client, err error) {
 	c.die()
 	s.leave(c)
+	s.bridge.leave(c)
 	c.leaveHalfOpen()
 	g := c.decided()
 	if stream, ok := c.path.Load().sock.(*link.Stream); ok {

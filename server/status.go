@@ -61,7 +61,8 @@ type ClientStatus struct {
 	Cipher   string         `json:"cipher,omitempty"`
 	Version  string         `json:"version,omitempty"`
 	Platform string         `json:"platform,omitempty"`
-	PathMTU  int            `json:"path_mtu,omitempty"` // as the kernel knows it; 0 over TCP
+	MACs     []string       `json:"hardware_addresses,omitempty"` // learned behind it, with a tap device
+	PathMTU  int            `json:"path_mtu,omitempty"`           // as the kernel knows it; 0 over TCP
 }
 
 // Snapshot gathers the server's state. Any goroutine.
@@ -90,7 +91,7 @@ func (s *Server) Snapshot() Snapshot {
 			Received: c.rx.bytes.Load(), Sent: c.tx.bytes.Load(), Since: c.opened,
 			LastSeen: s.started.Add(time.Duration(c.rx.last.Load()) * time.Second),
 			Peer:     int64(g.peer), Cipher: cipher, Version: g.peerInfo.Version(), Platform: g.peerInfo.Platform(),
-			PathMTU: p.mtu,
+			PathMTU: p.mtu, MACs: s.bridge.stations(c),
 		})
 	}
 	slices.SortFunc(snap.Clients, func(a, b ClientStatus) int {
@@ -204,6 +205,9 @@ func (c *ClientStatus) inside() (list []string) {
 	}
 	for _, n := range c.Networks {
 		list = append(list, n.String())
+	}
+	for _, a := range c.MACs {
+		list = append(list, a+"@0") // as OpenVPN writes them, with the number of the VLAN
 	}
 	return list
 }

@@ -183,7 +183,10 @@ func TestRefused(t *testing.T) {
 		{"no cipher", func(t *testing.T, s *setup) { s.client.PeerInfo = "IV_CIPHERS=BF-CBC\nIV_PROTO=990\n" },
 			"AUTH_FAILED,Data channel cipher negotiation failed (no shared cipher)", 0},
 		{"tap", func(t *testing.T, s *setup) { s.client.Options = "V4,dev-type tap,key-method 2,tls-client" },
-			"AUTH_FAILED,this server takes tun clients only", 0},
+			"AUTH_FAILED,this server takes tun clients only: write dev tun in the profile", 0},
+		{"tun, at a server for tap", func(t *testing.T, s *setup) {
+			s.cfg.Tap, s.client.Options = true, "V4,dev-type tun,key-method 2,tls-client"
+		}, "AUTH_FAILED,this server takes tap clients only: write dev tap in the profile", 0},
 		{"revoked", func(t *testing.T, s *setup) {
 			der, err := s.ca.Revoke(1, time.Now().Add(time.Hour), s.client.TLS.Certificates[0].Leaf.SerialNumber)
 			if err != nil {

@@ -206,8 +206,11 @@ func (s *Session) decide(ctx context.Context, n *negotiation) error {
 	if err := n.cfg.judgeCertificate(h); err != nil {
 		return err
 	}
-	if optionValue(x.options, "dev-type") == "tap" {
-		return &Denial{Public: "this server takes tun clients only"}
+	switch kind := optionValue(x.options, "dev-type"); {
+	case kind == "tap" && !n.cfg.Tap:
+		return &Denial{Public: "this server takes tun clients only: write dev tun in the profile"}
+	case kind == "tun" && n.cfg.Tap:
+		return &Denial{Public: "this server takes tap clients only: write dev tap in the profile"}
 	}
 	switch {
 	case x.badLogin:

@@ -33,6 +33,8 @@ type Config struct {
 	Workers *Workers
 	// WantLogin: a user name and password are required; without them the client gets AUTH_FAILED.
 	WantLogin bool
+	// Tap says that clients carry Ethernet frames. Whoever says that it does otherwise is refused.
+	Tap bool
 	// Digest authenticates the packets of CBC data ciphers, as in "SHA256"; "" means SHA1, as it does to clients.
 	Digest string
 	// Epoch has the epoch data format agreed on with clients that know it.

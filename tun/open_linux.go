@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -31,7 +32,7 @@ func open(o *Options) (Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Plain {
+	if o.Plain || o.Tap {
 		return openPlain(o, old)
 	}
 	d, err := openOffload(o, old)
@@ -61,8 +62,8 @@ func existing(o *Options) (*netlink.Tuntap, error) {
 	}
 	t, ok := link.(*netlink.Tuntap)
 	switch {
-	case !ok || t.Mode != netlink.TUNTAP_MODE_TUN:
-		return nil, errors.New("a device of this name exists and is not a TUN device")
+	case !ok || (t.Mode == netlink.TUNTAP_MODE_TAP) != o.Tap:
+		return nil, fmt.Errorf("a device of this name exists and is not a %s device", strings.ToUpper(o.kind()))
 	case t.Queues+t.DisabledQueues > 0:
 		return nil, errors.New("in use by another process")
 	}
@@ -85,9 +86,9 @@ func setMTU(name string, o *Options) (int, error) {
 }
 
 // newWater makes a device, or attaches to one, through water.
-func newWater(name string, persist, multi bool) (*water.Interface, error) {
+func newWater(name string, kind water.DeviceType, persist, multi bool) (*water.Interface, error) {
 	w, err := water.New(water.Config{
-		DeviceType:             water.TUN,
+		DeviceType:             kind,
 		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: persist, MultiQueue: multi},
 	})
 	if err != nil {
@@ -123,14 +124,17 @@ func control(rw io.ReadWriteCloser, f func(fd int) error) error {
 }
 
 func openPlain(o *Options, old *netlink.Tuntap) (Device, error) {
-	name, multi := o.Name, true
+	name, multi, kind := o.Name, true, water.DeviceType(water.TUN)
+	if o.Tap {
+		kind = water.TAP
+	}
 	if o.anyName() {
 		name = ""
 	}
 	if old != nil {
 		multi = old.Flags&netlink.TUNTAP_MULTI_QUEUE != 0
 	}
-	w, err := newWater(name, old != nil, multi) // water would take the persistence of an old device away
+	w, err := newWater(name, kind, old != nil, multi) // water would take the persistence of an old device away
 	if err != nil {
 		return nil, err
 	}
@@ -144,13 +148,28 @@ func openPlain(o *Options, old *netlink.Tuntap) (Device, error) {
 	}
 	d := &plainDevice{name: w.Name(), queues: []Queue{newPlainQueue(w)}}
 	if multi {
-		d.more = func() (*water.Interface, error) { return newWater(d.name, old != nil, true) }
+		d.more = func() (*water.Interface, error) { return newWater(d.name, kind, old != nil, true) }
 	}
-	if d.mtu, err = setMTU(d.name, o); err != nil {
+	if d.mtu, err = setMTU(d.name, o); err == nil && o.Hardware != nil {
+		err = setHardware(d.name, o.Hardware)
+	}
+	if err != nil {
 		d.Close()
 		return nil, err
 	}
 	return d, nil
+}
+
+// setHardware gives a device a hardware address.
+func setHardware(name string, addr net.HardwareAddr) error {
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkSetHardwareAddr(link, addr)
+	}
+	if err != nil {
+		return fmt.Errorf("set hardware address %v: %w", addr, err)
+	}
+	return nil
 }
 
 // offloadDevice is a device whose queues have virtio-net headers.
@@ -207,7 +226,7 @@ func openOffload(o *Options, old *netlink.Tuntap) (_ Device, err error) {
 		if o.anyName() {
 			name = ""
 		}
-		w, err := newWater(name, true, true)
+		w, err := newWater(name, water.TUN, true, true)
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/songgao/water"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +16,7 @@ func MakePersistent(name string, o Owner) error {
 	if _, err := existing(&Options{Name: name}); err != nil {
 		return fmt.Errorf("make persistent device %s: %w", name, err)
 	}
-	w, err := newWater(name, true, true)
+	w, err := newWater(name, water.TUN, true, true)
 	if err != nil {
 		return fmt.Errorf("make persistent device %s: %w", name, err)
 	}

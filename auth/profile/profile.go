@@ -30,6 +30,7 @@ type Profile struct {
 	Auth            string   // digest of tls-auth and CBC ciphers; empty: the client's default, SHA1
 	TLSMin          string   // 1.2 or 1.3; empty: 1.2
 	MTU             int      // of the tunnel; 0: 1500, which needs no line
+	Tap             bool     // Ethernet frames, for a server with dev tap
 	BlockOutsideDNS bool     // on Windows, ask no resolver but the tunnel's
 
 	Comments []string // lines for the people who open the file, below the heading
@@ -89,7 +90,11 @@ func (p *Profile) write(b *bytes.Buffer) error {
 	}
 
 	line("\nclient")
-	line("dev tun")
+	if p.Tap {
+		line("dev tap")
+	} else {
+		line("dev tun")
+	}
 	if p.MTU != 0 && p.MTU != 1500 {
 		line("tun-mtu %d", p.MTU)
 	}

@@ -54,7 +54,7 @@ func TestCheckTellsOfSplitTunnel(t *testing.T) {
 	if !strings.Contains(out, "\nsplit tunnel: clients send through it what is routed to it") {
 		t.Errorf("no word of the tunnel in\n%s", out)
 	}
-	t.Chdir(checkDir(t, "dev tapestry\n"))
+	t.Chdir(checkDir(t, "dev null\n"))
 	if out, status := runCheck(t, "--config", "server.conf"); status != 1 || strings.Contains(out, " tunnel") {
 		t.Errorf("a refused configuration has paths:\n%s", out)
 	}

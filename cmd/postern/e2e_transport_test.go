@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -196,4 +197,27 @@ func TestE2ESocketActivation(t *testing.T) {
 	for _, file := range files {
 		file.Close()
 	}
+}
+
+// A client over TCP that stops reading in the middle of a download holds up nobody, and goes on when it wakes up (S087).
+func TestE2ESlowReader(t *testing.T) {
+	f := newField(t, "slow", "fast")
+	f.serve("proto tcp-server")
+	remote := fmt.Sprintf("remote %v 1194 tcp-client", f.Host("router").Wan4)
+	slow, fast := f.connect("slow", remote), f.connect("fast", remote)
+	download, err := slow.host.Start("download.log", programs.depot, "get", lab.Lan4+":5001", "30000000", "10000000")
+	f.must(err)
+	f.must(lab.Until(10*time.Second, func() error {
+		out, err := slow.host.Run(f.ctx, "cat", "/sys/class/net/tun0/statistics/rx_bytes")
+		if n, _ := strconv.Atoi(strings.TrimSpace(out)); err == nil && n < 1_000_000 {
+			err = fmt.Errorf("%d bytes have come", n)
+		}
+		return err
+	}))
+	f.must(slow.Signal(syscall.SIGSTOP))
+	fast.move(20_000_000)
+	fast.ping(lab.Lan4, 20, 1000)
+	f.must(slow.Signal(syscall.SIGCONT))
+	f.must(download.Wait(time.Minute))
+	slow.ping(lab.Lan4, 3, 56)
 }

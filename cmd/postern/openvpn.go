@@ -193,7 +193,7 @@ func persistentTUN(_ io.Writer, directives [][]string) error {
 	case name == "":
 		return errors.New("--mktun and --rmtun need a name: add --dev tun0")
 	case kind == "tap" || kind == "" && strings.HasPrefix(name, "tap"):
-		return errors.New("only tun devices can be served: ip tuntap makes others")
+		return errors.New("only tun devices are made here: `ip tuntap add mode tap` makes others")
 	}
 	if slices.ContainsFunc(directives, func(d []string) bool { return d[0] == "rmtun" }) {
 		return tun.RemovePersistent(name)

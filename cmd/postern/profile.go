@@ -136,7 +136,7 @@ type profileRequest struct {
 func makeProfile(r profileRequest) (text []byte, found string, err error) {
 	cfg := r.cfg
 	p := profile.Profile{
-		Name: r.name, Login: cfg.WantLogin(), DataCiphers: cfg.DataCiphers, Auth: cfg.Auth, TLSMin: "1.2", MTU: cfg.MTU,
+		Name: r.name, Login: cfg.WantLogin(), DataCiphers: cfg.DataCiphers, Auth: cfg.Auth, TLSMin: "1.2", MTU: cfg.MTU, Tap: cfg.Tap,
 		BlockOutsideDNS: wantsBlockOutsideDNS(cfg.Push),
 	}
 	if p.CodeText, err = codeText(cfg, r.name); err != nil {

@@ -263,7 +263,7 @@ func (d *openDevice) Queues(int) ([]tun.Queue, error) { return d.queues, nil }
 
 // makeDevice makes the TUN device, gives it addresses and routes, and runs the scripts for that.
 func (h *host) makeDevice(ctx context.Context, cfg *config.Config, parts *server.Parts, log zerolog.Logger) error {
-	dev, err := tun.Open(tun.Options{Name: cfg.Dev, MTU: cfg.MTU, Plain: cfg.NoOffload})
+	dev, err := tun.Open(tun.Options{Name: cfg.Dev, MTU: cfg.MTU, Plain: cfg.NoOffload, Tap: cfg.Tap, Hardware: cfg.LLAddr})
 	if err != nil {
 		return fmt.Errorf("dev %s: %w", cfg.Dev, err)
 	}
@@ -286,17 +286,19 @@ func (h *host) makeDevice(ctx context.Context, cfg *config.Config, parts *server
 	if err := h.makeRunner(cfg, parts, log); err != nil {
 		return err
 	}
-	overlaps, err := hostnet.Overlaps(insideNets(cfg), dev.Name())
-	if err != nil {
-		return fmt.Errorf("look at the host's networks: %w", err)
-	}
-	for _, o := range overlaps {
-		log.Warn().Msg(o) // S087; warned of only, since an admin may mean it
+	if !cfg.Bridge { // whose network is the host's own
+		overlaps, err := hostnet.Overlaps(insideNets(cfg), dev.Name())
+		if err != nil {
+			return fmt.Errorf("look at the host's networks: %w", err)
+		}
+		for _, o := range overlaps {
+			log.Warn().Msg(o) // S087; warned of only, since an admin may mean it
+		}
 	}
 	if !cfg.NoIfconfig {
 		var addrs []netip.Prefix
 		for _, a := range []netip.Prefix{cfg.Addr4, cfg.Addr6} {
-			if a.IsValid() {
+			if a.IsValid() && !(cfg.Bridge && a == cfg.Addr4) {
 				addrs = append(addrs, a)
 			}
 		}

@@ -38,6 +38,11 @@ type Config struct {
 	Dev      string // "tun" picks the next free number
 	MTU      int
 	TxQueue  int
+	Tap      bool             // Ethernet frames, not IP packets
+	Bridge   bool             // server-bridge: Addr4 belongs to a bridge that the device will be part of, not to the device
+	LLAddr   net.HardwareAddr // of a tap device; nil: any
+	MaxMACs  int              // max-routes-per-client: addresses that are learned behind one client of a tap server
+	StaleMAC time.Duration    // stale-routes-check: how long an unused one is kept; 0: for good
 	Topology Topology
 	// Server's own addresses inside, with the network's prefix length. Zero when the family is not served.
 	Addr4, Addr6            netip.Prefix

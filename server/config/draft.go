@@ -21,6 +21,7 @@ type draft struct {
 	serverMode, tlsServer bool
 	server, server6       netip.Prefix
 	noPool                bool
+	bridge                bridged
 	locals                []local
 	port                  int
 	proto                 string

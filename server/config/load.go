@@ -83,7 +83,7 @@ func load(files filesystem, dir, path string, src []byte, extra [][]string) (*Co
 // defaults is what holds when no directive says otherwise.
 func defaults() *Config {
 	return &Config{
-		MaxClients: 1024, TCPQueue: 64,
+		MaxClients: 1024, MaxMACs: 256, TCPQueue: 64,
 		Dev: "tun", MTU: 1500, PoolPersistEvery: 10 * time.Minute,
 		TLSAuthDirection: -1, Auth: "SHA1", TLSMin: tls.VersionTLS12,
 		HandWindow: time.Minute, TranWindow: time.Hour, TLSTimeout: 2 * time.Second, Renegotiate: time.Hour,

@@ -41,6 +41,10 @@ func TestValues(t *testing.T) {
 		{"proto tcp-server\nport-share 127.0.0.1 https", func(c *Config) any { return c.PortShare.Target() }, "127.0.0.1:443"},
 		{"proto tcp-server\nproxy-protocol-from 192.0.2.0/24 2001:db8::1\nproxy-protocol-from 198.51.100.1", func(c *Config) any { return fmt.Sprint(c.Balancers) },
 			"[192.0.2.0/24 2001:db8::1/128 198.51.100.1/32]"},
+		{"dev tap", func(c *Config) any { return []any{c.Dev, c.Tap, c.Bridge, c.MaxMACs, c.Push} }, []any{"tap", true, false, 256, []string{"route-gateway 10.9.0.1", "ping 10", "ping-restart 60"}}},
+		{"dev vpn0\ndev-type tap\nlladdr 02:00:5e:00:00:01\nmax-routes-per-client 9\nstale-routes-check 300 60", func(c *Config) any { return fmt.Sprint(c.Tap, c.LLAddr, c.MaxMACs, c.StaleMAC) }, "true 02:00:5e:00:00:01 9 5m0s"},
+		{"dev tap7\ntopology p2p\npasstos\nblock-ipv6", func(c *Config) any { return fmt.Sprint(c.Tap, c.Topology, c.PassTOS, c.BlockIPv6) }, "true subnet false false"},
+		{"dev tap0\ndev-type tun", func(c *Config) any { return c.Tap }, false},
 		{"max-clients 7\ntcp-queue-limit 9", func(c *Config) any { return []int{c.MaxClients, c.TCPQueue} }, []int{7, 9}},
 
 		// Device and addresses.
@@ -248,7 +252,7 @@ func TestNotices(t *testing.T) {
 		{"key-direction 1", "key-direction", "notice it says nothing without tls-auth"},
 		{"login-must-match-cert yes", "login-must-match-cert", "notice it says nothing without a login"},
 		{"setenv opt frobnicate 1", "frobnicate", "ignored unknown directive; setenv opt makes it optional"},
-		{"setenv opt lladdr 00:11:22:33:44:55", "lladdr", "ignored not supported yet; setenv opt makes it optional"},
+		{"setenv opt vlan-pvid 7", "vlan-pvid", "ignored not supported yet; setenv opt makes it optional"},
 		{"client-disconnect hook.sh", "client-disconnect", "notice it will not run: script-security is 1"},
 		{"tmp-dir ccd", "tmp-dir", "ignored it is for scripts, and none run"},
 		{"script-security 2\nclient-connect hook.sh\nuser nobody", "client-connect", "notice it runs as the user and group that the server becomes"},

@@ -52,6 +52,9 @@ func (d *draft) expandMacros() {
 	if d.server.IsValid() {
 		d.expandServer()
 	}
+	if d.bridge.given {
+		d.expandBridge()
+	}
 	if d.keepalive[0] > 0 {
 		ping, timeout := d.keepalive[0], d.keepalive[1]
 		d.cfg.Ping = time.Duration(ping) * time.Second
@@ -119,7 +122,9 @@ func (d *draft) expandServer() {
 	switch c.Topology {
 	case Subnet:
 		d.push("route-gateway %s", own)
-		d.push("topology subnet")
+		if !c.Tap {
+			d.push("topology subnet")
+		}
 	case Net30:
 		if c.ClientToClient {
 			d.push("route %s %s", p.Addr(), maskOf(p.Bits()))

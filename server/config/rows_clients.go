@@ -19,9 +19,9 @@ var clientRows = []row{
 	use("client-to-client", "", "Let clients reach each other. Without it they cannot.", switchOn(func(c *Config) *bool { return &c.ClientToClient })),
 	use("duplicate-cn", "", "Let several clients with one name in at once. Addresses are then not remembered. Without it the newest one goes on, and older ones are told to stop.", switchOn(func(c *Config) *bool { return &c.DuplicateCN })),
 	use("max-clients", "N", "How many clients at most; default 1024.", count(1, 1<<24-2, func(c *Config) *int { return &c.MaxClients })),
-	accept("max-routes-per-client", "N", "no addresses are learned: a client has those it was given and the networks its file names"),
+	use("max-routes-per-client", "N", "With a tap device how many hardware addresses are learned behind one client; default 256. With a tun device none are learned.", count(1, 1<<16, func(c *Config) *int { return &c.MaxMACs })),
 	accept("hash-size", "REAL VIRTUAL", "tables grow by themselves"),
-	accept("stale-routes-check", "SECONDS [EVERY]", "no addresses are learned, so none go stale"),
+	use("stale-routes-check", "SECONDS [EVERY]", "With a tap device forget hardware addresses that were not heard from for so long; default never. When they are looked at is not for EVERY to say.", setStale),
 	use("connect-freq", "N SECONDS", "Let at most N new sessions over UDP begin in so many seconds, of all clients together.", frequency(func(c *Config) *Frequency { return &c.ConnectFreq })),
 	use("connect-freq-initial", "N SECONDS", "Answer at most N first packets in so many seconds that lead to no session. By default there is no limit: an answer is never longer than its question, and whoever forges packets could shut all new clients out.", frequency(func(c *Config) *Frequency { return &c.ConnectFreqInitial })),
 	use("keepalive", "PING TIMEOUT", "Clients ping every PING seconds and start anew after TIMEOUT without an answer; the server pings as often and gives up after twice the TIMEOUT.", setKeepalive),
@@ -175,4 +175,13 @@ func pool6(first netip.Addr, net netip.Prefix) Range {
 		last, _ = offset(first, maxPool-1)
 	}
 	return Range{first, last}
+}
+
+func setStale(d *draft, l *directive) error {
+	if every := l.arg(1); every != "" {
+		if _, err := number(every, 1, 1<<30); err != nil {
+			return err
+		}
+	}
+	return interval(1, func(c *Config) *time.Duration { return &c.StaleMAC })(d, l)
 }

@@ -3,13 +3,14 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 )
 
 var deviceRows = []row{
-	use("dev", "tun|tunN|NAME", "The TUN device; `tun` takes the next free number. Another name needs `dev-type tun`.", setDev),
-	use("dev-type", "tun", "What kind of device `dev` names.", setDevType),
+	use("dev", "tun|tunN|tap|tapN|NAME", "The TUN device, for IP packets, or the TAP device, for Ethernet frames; without a number it takes the next free one. Another name needs `dev-type`.", setDev),
+	use("dev-type", "tun|tap", "What kind of device `dev` names.", setDevType),
 	use("dev-node", "PATH", "Ignored: the device file is always /dev/net/tun.", checkDevNode),
 	use("topology", "subnet|net30|p2p", "How clients are addressed: all in one network; four addresses for each; one for each, and the server as its other end. Default subnet, as in OpenVPN 2.7 (older versions: net30).", setTopology),
 	use("ifconfig", "ADDRESS MASK|PEER", "The server's own IPv4 address, where no `server` line gives it: with the network's mask, or in net30 and p2p the other end's address.", setIfconfig),
@@ -28,7 +29,7 @@ var deviceRows = []row{
 	refuse("mtu-dynamic", "OpenVPN has removed it: remove the line"),
 	use("txqueuelen", "PACKETS", "The device's queue length; default the kernel's.", count(1, 1<<20, func(c *Config) *int { return &c.TxQueue })),
 	refuse("shaper", "not possible in a server: remove the line, and shape the device with tc"),
-	later("lladdr", "MAC", "remove the line: a tun device has no hardware address"),
+	use("lladdr", "MAC", "The hardware address of a tap device.", setLLAddr),
 	accept("iproute", "PROGRAM", "addresses and routes are set without an external program"),
 	accept("persist-tun", "", "the device stays open through every reload"),
 	accept("persist-key", "", "a reload that fails keeps the keys that are in use"),
@@ -65,8 +66,6 @@ func setDev(d *draft, l *directive) error {
 	switch {
 	case name == "null":
 		return errors.New("a server needs a device: write `dev tun`")
-	case name == "tap" || strings.HasPrefix(name, "tap") && !d.has("dev-type"):
-		return errTap
 	}
 	if err := checkDeviceName(name); err != nil {
 		return err
@@ -82,17 +81,21 @@ func checkDeviceName(name string) error {
 	return nil
 }
 
-var errTap = errors.New("tap devices are not supported yet: write `dev tun` and `topology subnet`")
-
 func setDevType(d *draft, l *directive) error {
-	switch l.args[0] {
-	case "tun":
-		d.devType = "tun"
-		return nil
-	case "tap":
-		return errTap
+	if kind := l.args[0]; kind != "tun" && kind != "tap" {
+		return fmt.Errorf("%q is no kind of device: write tun or tap", kind)
 	}
-	return fmt.Errorf("%q is no kind of device: write tun", l.args[0])
+	d.devType = l.args[0]
+	return nil
+}
+
+func setLLAddr(d *draft, l *directive) error {
+	a, err := net.ParseMAC(l.args[0])
+	if err != nil || len(a) != 6 || a[0]&1 != 0 {
+		return fmt.Errorf("%q is not the hardware address of one device, such as 02:00:5e:10:00:01", l.args[0])
+	}
+	d.cfg.LLAddr = a
+	return nil
 }
 
 func checkDevNode(d *draft, l *directive) error {
@@ -205,9 +208,15 @@ func setMaxPacket(d *draft, l *directive) error {
 // finishDevice checks the device against its kind and fills in what follows from the MTU.
 func (d *draft) finishDevice() {
 	c := d.cfg
-	if !strings.HasPrefix(c.Dev, "tun") && d.devType == "" && d.last["dev"].entry.Verdict != Refused {
+	switch {
+	case d.devType != "":
+		c.Tap = d.devType == "tap"
+	case strings.HasPrefix(c.Dev, "tap"):
+		c.Tap = true
+	case !strings.HasPrefix(c.Dev, "tun") && d.last["dev"].entry.Verdict != Refused:
 		d.refuse(d.last["dev"], "the name does not say what kind of device it is: add `dev-type tun`")
 	}
+	d.checkTap()
 	if d.mssfixGiven {
 		return
 	}

@@ -13,7 +13,7 @@ var transportRows = []row{
 	use("mode", "server", "What this program is: a server. Implied by `server` and `server-ipv6`.", setMode),
 	use("server", "NET MASK [nopool]", "The IPv4 network inside the tunnel, /16 to /29. The server takes its first address, clients get the others; `nopool` leaves the pool out.", setServer),
 	use("server-ipv6", "NET/BITS", "The IPv6 network inside the tunnel, /64 to /124. The server takes the first address; the pool starts at NET+1000 (hexadecimal), from /112 on at NET+2.", setServer6),
-	later("server-bridge", "[IP MASK START END|nogw]", "use `dev tun` with `server NET MASK`; bridging needs tap"),
+	use("server-bridge", "[IP|nogw] [MASK START END]", "With a tap device that is made part of a bridge, by an `up` script or by hand: clients get addresses from START to END in the bridge's network, and its address IP as their gateway. Without addresses they ask the network's DHCP server, which with `nogw` is to give no gateway.", setServerBridge),
 	use("proto", "udp|udp4|udp6|tcp|tcp4|tcp6|tcp-server|tcp4-server|tcp6-server", "The transport; default udp. Without a 6 it is IPv4 unless `local` names an IPv6 address; with a 6 the socket takes both families unless `bind ipv6only`.", setProto),
 	use("local", "ADDRESS|* [PORT [PROTO]]", "The address to listen on; default all. Several lines make several sockets, each with its own port and transport. Names are not looked up.", addLocal).each(),
 	use("port", "N", "The port to listen on; default 1194.", setPort),

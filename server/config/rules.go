@@ -75,7 +75,7 @@ func (d *draft) checkRole() {
 // checkAddresses compares pools with the server's own addresses.
 func (d *draft) checkAddresses() {
 	c := d.cfg
-	if d.serverMode && !c.Addr4.IsValid() && !c.Addr6.IsValid() && !d.anyRefused("server", "server-ipv6", "ifconfig", "ifconfig-ipv6") {
+	if d.serverMode && !c.Bridge && !c.Addr4.IsValid() && !c.Addr6.IsValid() && !d.anyRefused("server", "server-ipv6", "ifconfig", "ifconfig-ipv6") {
 		d.refuseName("server", "the network inside is missing: add `server 10.8.0.0 255.255.255.0`, or another network")
 	}
 	if l := d.last["ifconfig-pool"]; l != nil && c.Pool4.First.IsValid() && (!d.server.IsValid() || d.noPool) {
@@ -99,7 +99,7 @@ func (d *draft) checkAddresses() {
 			d.notice(l, "with duplicate-cn nothing is remembered")
 		}
 	}
-	if d.server.IsValid() && !d.has("topology") {
+	if d.server.IsValid() && !d.has("topology") && !c.Tap {
 		d.tell("topology", "(topology is missing)", "subnet is used, as in OpenVPN 2.7; OpenVPN up to 2.6 would use net30: client files must say `ifconfig-push ADDRESS MASK`, or add `topology net30`")
 	}
 }
