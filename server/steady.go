@@ -53,9 +53,11 @@ func (c *client) proved(shown proofSum) {
 }
 
 // stands returns who a client that is in still is, when at a renegotiation it shows what has been right before and err
-// says that nobody can judge it: a directory that is away ends no session (S062). nil when it is to be refused.
+// says that nobody can judge it: a directory that is away ends no session (S062). nil when it is to be refused: a back end
+// that wants something else of the user, or has words for the client, has judged (S040).
 func (c *client) stands(h *tlsctl.Hello, shown proofSum, err error) *auth.Identity {
-	if denied := (*auth.Denied)(nil); h.First || errors.As(err, &denied) {
+	denied, denial := (*auth.Denied)(nil), (*tlsctl.Denial)(nil)
+	if h.First || errors.As(err, &denied) || errors.As(err, &denial) && !denial.Temporary {
 		return nil
 	}
 	c.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/tlsctl"
 	"postern/tlsctl/ctltest"
 )
 
@@ -185,8 +186,8 @@ func TestNoMassKick(t *testing.T) {
 	}
 }
 
-// S062: a client that shows at a renegotiation what was right before stays in while nobody can judge it; another
-// password, and a no, do not.
+// S062, S040: a client that shows at a renegotiation what was right before stays in while nobody can judge it; another
+// password, a no, and a question in place of a yes do not.
 func TestOutageAtRenegotiation(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -197,6 +198,8 @@ func TestOutageAtRenegotiation(t *testing.T) {
 		{"the same password", "secret", errors.New("directory is away"), true},
 		{"another password", "other", errors.New("directory is away"), false},
 		{"the same, and it is wrong now", "secret", &auth.Denied{Reason: "wrong password", Public: auth.PublicRefusal}, false},
+		{"the same, and a script wants an answer, too", "secret", &tlsctl.Denial{Challenge: "CRV1:R,E:state:YWxpY2U=:Code", Err: errors.New("not without a code")}, false},
+		{"the same, and a script cannot say", "secret", comeAgain("later", errors.New("script crashed")), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
