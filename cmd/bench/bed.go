@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -220,12 +221,22 @@ func (g *gateway) again() error {
 func (g *gateway) merge(on bool) error {
 	word, timeout, defer_ := "off", "0", "0"
 	if on {
-		word, timeout, defer_ = "on", "20000", "1"
+		word, timeout, defer_ = "on", "50000", "2"
 	}
 	ctx := context.Background()
 	router := g.lab.Host("router")
 	if _, err := router.Run(ctx, "ethtool", "-K", "eth0", "gro", word, "rx-udp-gro-forwarding", word); err != nil {
 		return err
+	}
+	// The other end of the cable takes part: as long as it could send TCP in superpackets, a veth pair merges only what
+	// comes straight from a socket, and ours comes over a bridge.
+	tso := "on"
+	if on {
+		tso = "off"
+	}
+	wan := strings.TrimSuffix(router.NS, "router") + "wan"
+	if out, err := exec.Command("ip", "netns", "exec", wan, "ethtool", "-K", "p-router", "tso", tso).CombinedOutput(); err != nil {
+		return fmt.Errorf("ethtool on the wan: %w: %s", err, out)
 	}
 	for file, value := range map[string]string{"gro_flush_timeout": timeout, "napi_defer_hard_irqs": defer_} {
 		if _, err := router.Run(ctx, "sh", "-c", "echo "+value+" > /sys/class/net/eth0/"+file); err != nil {

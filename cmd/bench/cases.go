@@ -50,7 +50,7 @@ func cases(o options) (list []plan) {
 	for _, way := range ways[:2] {
 		list = append(list, plan{
 			name: "merge " + way, title: "TCP " + way + ", 1 client, datagrams merged as they come in", columns: tcp, ratios: tcp,
-			note: "The router's interface has rx-udp-gro-forwarding and a flush timeout of 20 us, as good hardware does it by itself.",
+			note: "The router's interface has rx-udp-gro-forwarding and a flush timeout of 50 us, as good hardware does it by itself.",
 			runs: []contestant{
 				{"OpenVPN, stock client", 0, stock(openvpn, way, 1, true)},
 				{"Postern, stock client", 0, stock(postern, way, 1, true)},
