@@ -71,7 +71,12 @@ func (b *bed) gateway(kind string, crowd bool) (*gateway, error) {
 		b.gateways = make(map[string]*gateway)
 	}
 	b.gateways[name] = g
-	return g, g.set()
+	if err := g.set(); err != nil {
+		l.Close()
+		delete(b.gateways, name) // the next case may have more luck
+		return nil, err
+	}
+	return g, nil
 }
 
 // set builds what stands around the server, starts it, and connects the stock clients.

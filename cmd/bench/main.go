@@ -10,6 +10,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -70,13 +71,15 @@ func bench(o options) error {
 		return err
 	}
 	var done []*bout
+	var failed []error
 	for _, c := range cases(o) {
 		if !o.only.MatchString(c.name) {
 			continue
 		}
 		r := &bout{plan: c}
-		if err := b.fight(o, r); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+		if err := b.fight(o, r); err != nil { // an hour's other figures are still worth having
+			failed = append(failed, fmt.Errorf("%s: %w", c.name, err))
+			fmt.Fprintln(os.Stderr, "bench:", failed[len(failed)-1])
 		}
 		done = append(done, r)
 	}
@@ -85,10 +88,12 @@ func bench(o options) error {
 	}
 	text := report(o, b, done, time.Since(begun))
 	fmt.Print(text)
-	if o.out == "" {
-		return nil
+	if o.out != "" {
+		if err := os.WriteFile(o.out, []byte(text), 0o644); err != nil {
+			return err
+		}
 	}
-	return os.WriteFile(o.out, []byte(text), 0o644)
+	return errors.Join(failed...)
 }
 
 // fight measures one case: rounds that go from one contestant to the next.

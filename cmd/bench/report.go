@@ -42,6 +42,10 @@ func (r *bout) print(s *strings.Builder) {
 	}
 	fmt.Fprintf(s, "%s\n%s\n", head, rule)
 	for i, c := range p.runs {
+		if len(r.runs[i]) == 0 {
+			fmt.Fprintf(s, "| %s | failed |\n", c.who)
+			continue
+		}
 		row := "| " + c.who + " |"
 		for _, col := range p.columns {
 			v := median(r.runs[i], col)
