@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +155,78 @@ func FuzzNormalDN(f *testing.F) {
 		again, err := NormalDN(dn)
 		if err != nil || again != dn {
 			t.Fatalf("%q became %q, and that %q, %v", s, dn, again, err)
+		}
+	})
+}
+
+// L15: what an entry's attributes say is an address or a network that a client can be told, or an error: no zone, which is
+// free text, and no IPv4 in the clothes of IPv6.
+func FuzzAttributes(f *testing.F) {
+	for _, s := range []string{"10.8.0.7", "-1062731775", "fd00::7/64", "fe80::1%eth0", "fe80::1%a,b", "::ffff:10.0.0.1", "10.0.0.0/8 0.0.0.0 1",
+		"::ffff:10.0.0.0/104", "fd00::/48", " ", "10.0.0.0/33"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if a, err := parseAddr4(s); err == nil && !a.Is4() {
+			t.Errorf("%q is taken for the IPv4 address %v", s, a)
+		}
+		if a, err := parseAddr6(s); err == nil && (!a.Is6() || a.Is4In6() || a.Zone() != "") {
+			t.Errorf("%q is taken for the IPv6 address %v", s, a)
+		}
+		r, err := parseRoute(s)
+		if err != nil {
+			return
+		}
+		if !r.IsValid() || r != r.Masked() || r.Addr().Is4In6() {
+			t.Errorf("%q is taken for the network %v", s, r)
+		}
+		if again, err := parseRoute(r.String()); err != nil || again != r {
+			t.Errorf("%q became %v, and that %v, %v", s, r, again, err)
+		}
+	})
+}
+
+// A directory's URL is an error, or names a scheme, a host and a port, and is in clear text for this machine alone.
+func FuzzEndpoint(f *testing.F) {
+	for _, s := range []string{"ldap://127.0.0.1", "ldaps://ldap.example.org:1636", "ldap://[::1]:389/", "ldaps://u@h", "ldaps://h/dc=x?cn", "ldap://10.0.0.1", "ldaps://:0", "ldaps://h:65536"} {
+		f.Add(s, true)
+		f.Add(s, false)
+	}
+	f.Fuzz(func(t *testing.T, s string, starttls bool) {
+		e, err := parseEndpoint(s, &LDAPOptions{StartTLS: starttls}, new(trust))
+		if err != nil {
+			return
+		}
+		if n, err := strconv.Atoi(e.port); err != nil || n < 1 || n > 65535 || e.host == "" {
+			t.Errorf("%q is at %q, port %q", s, e.host, e.port)
+		}
+		if ip := net.ParseIP(e.host); e.tls == nil && e.host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			t.Errorf("%q is asked in clear text", s)
+		}
+	})
+}
+
+// S053: for every search of groups that is accepted and every member, the member is in a value only.
+func FuzzGroupSearch(f *testing.F) {
+	for _, filter := range []string{"(objectClass=group)", "cn=vpn*", "(|(cn=a)(cn=b))", "(cn=a)(cn=b)", "(cn=a", "cn=a)(|(cn=*", ")"} {
+		f.Add(filter, "member", "uid=alice,dc=example")
+		f.Add(filter, "a)(b", `)(cn=*\`)
+	}
+	f.Fuzz(func(t *testing.T, filter, attribute, member string) {
+		s, err := parseGroupSearch(GroupSearch{Base: "dc=example", Filter: filter, Attribute: attribute})
+		if err != nil || member == "" {
+			return
+		}
+		got, err := ldap.CompileFilter(s.of(member))
+		if err != nil {
+			t.Fatalf("%q by %q for %q does not parse: %v", filter, attribute, member, err)
+		}
+		want, err := ldap.CompileFilter(s.of("alice"))
+		if err != nil {
+			t.Fatalf("%q by %q for alice does not parse: %v", filter, attribute, err)
+		}
+		if a, b := shape(got), shape(want); a != b {
+			t.Fatalf("%q by %q for %q is %s, want %s", filter, attribute, member, a, b)
 		}
 	})
 }

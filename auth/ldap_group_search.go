@@ -45,6 +45,11 @@ func inBrackets(filter string) string {
 	return "(" + filter + ")"
 }
 
+// of is the filter that finds the groups of one member.
+func (s *groupSearch) of(member string) string {
+	return "(&" + s.filter + "(" + s.Attribute + "=" + ldap.EscapeFilter(member) + "))"
+}
+
 // searched puts those groups into m that r.searches find with the entry among their members, and reports whether there
 // are any. Unless all are wanted it ends at the first. The directory compares the names.
 func (r *groupRules) searched(c *directoryConn, entry *ldap.Entry, all bool, m *memberships) (found bool, err error) {
@@ -57,8 +62,7 @@ func (r *groupRules) searched(c *directoryConn, entry *ldap.Entry, all bool, m *
 			}
 			value = dn.RDNs[0].Attributes[0].Value
 		}
-		filter := "(&" + s.filter + "(" + s.Attribute + "=" + ldap.EscapeFilter(value) + "))"
-		result, err := c.search(s.Base, ldap.ScopeWholeSubtree, maxGroups+1, filter, "1.1")
+		result, err := c.search(s.Base, ldap.ScopeWholeSubtree, maxGroups+1, s.of(value), "1.1")
 		if err != nil {
 			return false, inStep(stepGroups, fmt.Errorf("search below %q: %w", s.Base, answered(err)))
 		}

@@ -28,9 +28,8 @@ func (l *LDAP) identity(name string, p *person) (*Identity, error) {
 		}
 	}
 	if v := value(l.o.Addr6); v != "" {
-		v, _, _ = strings.Cut(v, "/")
-		if id.Addr6, err = netip.ParseAddr(v); err != nil || !id.Addr6.Is6() || id.Addr6.Is4In6() {
-			return nil, bad(l.o.Addr6, fmt.Errorf("%q is no IPv6 address", v))
+		if id.Addr6, err = parseAddr6(v); err != nil {
+			return nil, bad(l.o.Addr6, err)
 		}
 	}
 	id.Pool = value(l.o.Pool)
@@ -63,6 +62,15 @@ func parseAddr4(v string) (netip.Addr, error) {
 	return netip.AddrFrom4([4]byte{byte(u >> 24), byte(u >> 16), byte(u >> 8), byte(u)}), nil
 }
 
+// parseAddr6 reads an IPv6 address, with or without the length of its network.
+func parseAddr6(v string) (netip.Addr, error) {
+	text, _, _ := strings.Cut(v, "/")
+	if a, err := netip.ParseAddr(text); err == nil && a.Is6() && !a.Is4In6() && a.Zone() == "" {
+		return a, nil
+	}
+	return netip.Addr{}, fmt.Errorf("%q is no IPv6 address", v)
+}
+
 // parseRoute reads a network, as RADIUS has it: 10.0.0.0/8, perhaps followed by a gateway and a metric, which mean
 // nothing here.
 func parseRoute(v string) (netip.Prefix, error) {
@@ -73,10 +81,13 @@ func parseRoute(v string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(fields[0])
 	if err != nil {
 		a, err := netip.ParseAddr(fields[0])
-		if err != nil {
+		if err != nil || a.Zone() != "" {
 			return netip.Prefix{}, fmt.Errorf("%q is no network such as 10.0.0.0/8", v)
 		}
 		p = netip.PrefixFrom(a, a.BitLen())
+	}
+	if p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q is an IPv4 network: write it as 10.0.0.0/8", v)
 	}
 	return p.Masked(), nil
 }
