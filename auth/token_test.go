@@ -233,6 +233,23 @@ func TestParseTokenSecret(t *testing.T) {
 	}
 }
 
+// A secret is read whole or not at all, whatever the file is.
+func FuzzTokenSecret(f *testing.F) {
+	good := pem.EncodeToMemory(&pem.Block{Type: tokenSecretType, Bytes: bytes.Repeat([]byte{7}, tokenSecretLen)})
+	f.Add(good)
+	f.Add(good[:100])
+	f.Add(append(bytes.Clone(good), good...))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		secret, err := ParseTokenSecret(text)
+		if err != nil {
+			return
+		}
+		if block, _ := pem.Decode(text); block == nil || len(block.Bytes) != tokenSecretLen || !bytes.Equal(secret.key[:], block.Bytes[64:96]) {
+			t.Errorf("%q is taken", text)
+		}
+	})
+}
+
 // Keys differ by certificate and by epoch, and from the one that all servers know.
 func TestBoundKeys(t *testing.T) {
 	secret := NewTokenSecret()

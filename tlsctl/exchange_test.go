@@ -162,6 +162,21 @@ func FuzzKeyExchange(f *testing.F) {
 	})
 }
 
+// A Client reads a server's message whole or not at all.
+func FuzzServerExchange(f *testing.F) {
+	f.Add(make([]byte, exchangeHead))
+	f.Add(append(append([]byte{0, 0, 0, 0, keyMethod}, make([]byte, 64)...), 0, 3, 'V', '4', 0))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		x, err := parseServerExchange(b)
+		if err != nil {
+			return
+		}
+		if len(x.options) >= maxOptions || strings.IndexByte(x.options, 0) >= 0 || !bytes.Equal(x.random1[:], b[5:37]) || !bytes.Equal(x.random2[:], b[37:69]) {
+			t.Errorf("%x is taken as %+v", b, x)
+		}
+	})
+}
+
 func TestMirrorOptions(t *testing.T) {
 	for in, want := range map[string]string{
 		"V4,dev-type tun,link-mtu 1541,tun-mtu 1500,proto UDPv4,auth SHA1,keysize 128,key-method 2,tls-client": "V4,dev-type tun,link-mtu 1541,tun-mtu 1500,proto UDPv4,auth SHA1,keysize 128,key-method 2,tls-server",
