@@ -79,15 +79,24 @@ func withAttributes(cfg *config.Config, set *config.Client, who *auth.Identity) 
 	outside := func(a netip.Addr, net netip.Prefix) error {
 		return &tlsctl.Denial{Public: auth.PublicRefusal, Err: fmt.Errorf("%q: the directory gives the address %v, which is not in %v", who.Name, a, net.Masked())}
 	}
+	reserved := func(a netip.Addr) error {
+		return &tlsctl.Denial{Public: auth.PublicRefusal, Err: fmt.Errorf("%q: the directory gives the address %v, which is the server's or the whole network's", who.Name, a)}
+	}
 	if a := who.Addr4; a.IsValid() && !set.IfconfigPush4.IsValid() {
-		if !cfg.Addr4.Contains(a) {
+		switch {
+		case !cfg.Addr4.Contains(a):
 			return nil, outside(a, cfg.Addr4)
+		case a == cfg.Addr4.Addr() || a == cfg.Peer4 || cfg.Topology == config.Subnet && (a == cfg.Addr4.Masked().Addr() || !cfg.Addr4.Contains(a.Next())):
+			return nil, reserved(a)
 		}
 		merged.IfconfigPush4, merged.IfconfigMask = a, otherEnd(cfg, a)
 	}
 	if a := who.Addr6; a.IsValid() && !set.IfconfigPush6.IsValid() {
-		if !cfg.Addr6.Contains(a) {
+		switch {
+		case !cfg.Addr6.Contains(a):
 			return nil, outside(a, cfg.Addr6)
+		case a == cfg.Addr6.Addr() || a == cfg.Addr6.Masked().Addr():
+			return nil, reserved(a)
 		}
 		merged.IfconfigPush6 = netip.PrefixFrom(a, cfg.Pool6Bits)
 	}

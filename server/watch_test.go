@@ -238,6 +238,29 @@ func TestOutageAtRenegotiation(t *testing.T) {
 	}
 }
 
+// L15, S082: a directory cannot give away the server's own address, nor one that stands for the whole network.
+func TestReservedAddressOfDirectory(t *testing.T) {
+	for _, a := range []string{"10.8.0.1", "10.8.0.0", "10.8.0.255", "fd00:8::1", "fd00:8::"} {
+		t.Run(a, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.login = loginFunc(func(ctx context.Context, r *auth.Request) (*auth.Identity, error) {
+					id, err := passwords(ctx, r)
+					if addr := netip.MustParseAddr(a); err == nil && addr.Is4() {
+						id.Addr4 = addr
+					} else if err == nil {
+						id.Addr6 = addr
+					}
+					return id, err
+				})
+				w.start()
+				if text, _ := w.peer("alice", homeAddr, withLogin("alice", "secret")).refusal(); !strings.HasPrefix(text, "AUTH_FAILED,"+auth.PublicRefusal) {
+					t.Errorf("alice: %q", text)
+				}
+			})
+		})
+	}
+}
+
 // L15: a user's own address and routes come from the directory; one outside the network is a refusal.
 func TestAddressOfDirectory(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
