@@ -68,27 +68,31 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (_ *tlsctl.Grant, e
 		}
 		return c.withToken(live, &tlsctl.Grant{PeerID: uint32(known.peer)}), nil
 	}
-	settings, err := c.settings(live, name)
-	if err == nil {
-		settings, err = withAttributes(live.cfg, settings, who)
-	}
-	if err != nil {
-		return nil, err
-	}
-	g := &granted{name: name, user: user, login: h.Username, who: who, peer: datachan.NoPeer, iroutes: settings.IRoutes, peerInfo: h.Peer,
-		file: settings, set: settings, cfg: live.cfg}
+	g := &granted{name: name, user: user, login: h.Username, who: who, peer: datachan.NoPeer, peerInfo: h.Peer, cfg: live.cfg}
 	for i, cert := range h.Chain {
 		g.chain = append(g.chain, certRef{sha256.Sum256(cert.Raw), cert})
 		if i == 0 {
 			g.notAfter = cert.NotAfter
 		}
 	}
-	at.reach(stepAddress, settings.Path)
+	if g.ruling, err = c.srv.judge(live, g.subject()); err != nil {
+		return nil, err
+	}
+	g.sessions = g.ruling.sessions(live.cfg)
+	settings, err := c.settings(live, name)
+	if err == nil {
+		settings, err = withAttributes(live.view(&g.ruling), settings, who)
+	}
+	if err != nil {
+		return nil, err
+	}
+	g.file, g.set, g.iroutes = settings, settings, settings.IRoutes
+	at.reach(stepAddress, strings.TrimSpace(g.ruling.String()+" "+settings.Path))
 	if err := c.allot(ctx, live, g); err != nil {
 		return nil, err
 	}
 	at.reach("", strings.TrimSpace(shownAddr(g.addr4)+" "+shownAddr(g.addr6)))
-	g.pushed = PushList(live.cfg, g.set, Addresses{g.addr4, g.addr6, g.peer4}, g.peerInfo)
+	g.pushed = PushList(live.view(&g.ruling), g.set, Addresses{g.addr4, g.addr6, g.peer4}, g.peerInfo)
 	c.mu.Lock()
 	c.grant = g
 	c.mu.Unlock()
@@ -101,7 +105,7 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (_ *tlsctl.Grant, e
 // allot leases addresses and a peer id to g and has scripts say what they think of the client, which may add to what its
 // file says. After an error nothing is leased.
 func (c *client) allot(ctx context.Context, live *live, g *granted) error {
-	if c.srv.visitScripts() && !live.cfg.DuplicateCN {
+	if c.srv.visitScripts() && g.sessions == 1 {
 		if err := c.srv.visits.enter(ctx, c, g.name); err != nil {
 			return err
 		}
@@ -110,8 +114,13 @@ func (c *client) allot(ctx context.Context, live *live, g *granted) error {
 	if err == nil {
 		err = c.visit(ctx, live, g)
 	}
+	if err == nil {
+		if err = c.enter(ctx, g); err != nil {
+			c.unvisit(g)
+		}
+	}
 	if err != nil {
-		c.srv.revoke(g)
+		c.srv.revoke(c, g)
 		c.srv.visits.leave(c, g.name)
 	}
 	return err
@@ -163,8 +172,11 @@ func (c *client) settings(live *live, name string) (*config.Client, error) {
 
 // grant leases addresses and a peer id to g. After an error revoke gives back what it took.
 func (s *Server) grant(live *live, g *granted, set *config.Client) (err error) {
-	if max := live.cfg.MaxClients; s.table.full(g.name, max) {
+	if max := live.cfg.MaxClients; s.table.full(g.name, max, g.sessions) {
 		return tryNext("server full, try again later", fmt.Errorf("%q: %d clients are connected, which is max-clients", g.name, max))
+	}
+	if g.ruling.terms().Refuse && s.table.crowded(g.name, g.sessions, s.quietSince(live.cfg)) {
+		return &tlsctl.Denial{Public: "too many sessions: end another one first", Err: fmt.Errorf("%q has the %d sessions that policy %s allows", g.name, g.sessions, g.ruling.policy.Name)}
 	}
 	if g.peer, err = s.table.allocatePeer(time.Now()); err != nil {
 		return tryNext("server full, try again later", err)
@@ -173,23 +185,30 @@ func (s *Server) grant(live *live, g *granted, set *config.Client) (err error) {
 }
 
 // lease gives g its inside addresses: those of its client file, or an entry of the pool. With a fixed IPv4 address there
-// is no IPv6 one of the pool, as OpenVPN has it.
+// is no IPv6 one of the pool, as OpenVPN has it. Where the name may have several sessions, each has an address
+// of its own.
 func (s *Server) lease(g *granted, set *config.Client) error {
+	leases := g.ruling.zone.leases
 	for _, a := range []netip.Addr{set.IfconfigPush4, set.IfconfigPush6.Addr()} {
 		if !a.IsValid() {
 			continue
 		}
-		l, err := s.pool.claim(g.name, a)
+		for _, z := range s.zones {
+			if z != g.ruling.zone && z.leases.index(a) >= 0 {
+				return comeAgain("server trouble, try again later", fmt.Errorf("%q: the file's address %v is one of pool %s, and its policy leads into %s", g.name, a, z.name, g.ruling.zone.name))
+			}
+		}
+		l, err := leases.claim(g.name, a)
 		if err != nil {
 			return comeAgain("address in use, try again later", err)
 		}
 		g.leases = append(g.leases, l)
 	}
 	g.addr4, g.addr6 = set.IfconfigPush4, set.IfconfigPush6.Addr()
-	if s.pool == nil || g.addr4.IsValid() {
+	if leases == nil || g.addr4.IsValid() {
 		return nil
 	}
-	l, err := s.pool.lease(g.name)
+	l, err := leases.lease(g.name, g.sessions != 1)
 	if err != nil {
 		return tryNext("no free address, try again later", err) // F42
 	}
@@ -201,8 +220,9 @@ func (s *Server) lease(g *granted, set *config.Client) error {
 	return nil
 }
 
-// revoke gives back what grant took.
-func (s *Server) revoke(g *granted) {
+// revoke gives back what grant and enter took.
+func (s *Server) revoke(c *client, g *granted) {
+	s.enforcer.leave(c) // before anybody else can have its addresses
 	s.unlease(g)
 	if g.peer != datachan.NoPeer {
 		s.table.freePeer(g.peer, time.Now())
@@ -212,9 +232,8 @@ func (s *Server) revoke(g *granted) {
 // unlease gives back g's addresses.
 func (s *Server) unlease(g *granted) {
 	for _, l := range g.leases {
-		s.pool.release(l, time.Now())
+		g.ruling.zone.leases.release(l, time.Now())
 	}
-	g.leases, g.peer4 = nil, netip.Addr{}
 }
 
 func maskOf(p netip.Prefix) netip.Addr {
@@ -248,7 +267,8 @@ func (c *client) join(key *datachan.Key, cipher string, live *live) error {
 		return errors.New("a key before the login was decided")
 	}
 	p := c.path.Load()
-	m := &member{name: g.name, peer: g.peer, addr4: g.usable(g.addr4), addr6: g.usable(g.addr6), routed: len(g.iroutes) > 0}
+	m := &member{name: g.name, sessions: g.sessions, zone: g.ruling.zone.index, limited: c.setLimits(live, &g.ruling), peer: g.peer,
+		addr4: g.usable(g.addr4), addr6: g.usable(g.addr6), routed: len(g.iroutes) > 0}
 	m.mss4, m.mss6 = mss(live.cfg.MSSFix, p.addr.Addr().Is6(), c.stream, key)
 	if st, ok := p.sock.(*link.Stream); ok {
 		st.SetLimit(frameLimitAfter)

@@ -247,18 +247,18 @@ func (u *uplink) frame(r *run, b []byte) {
 		}
 	}
 	u.frames.write[0] = b
-	_ = u.lane.queue.Write(u.frames.write[:], tun.GSO{}) // the queue counts what it could not write
+	_ = u.lane.queues[0].Write(u.frames.write[:], tun.GSO{}) // the queue counts what it could not write
 	u.frames.write[0] = nil
 }
 
 // readFrames carries frames from the device to clients until the queue is closed.
-func (l *lane) readFrames() error {
-	srv := l.srv
-	srv.bridge.setOwn(srv.parts.Device.Name())
+func (d *downlink) readFrames() error {
+	srv := d.lane.srv
+	srv.bridge.setOwn(d.zone.device.Name())
 	var scratch frameScratch
 	var list []forwarded
 	for {
-		packets, err := l.queue.Read()
+		packets, err := d.queue.Read()
 		if err != nil {
 			if errors.Is(err, os.ErrClosed) {
 				return nil

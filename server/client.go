@@ -78,6 +78,9 @@ type client struct {
 	tokens   auth.TokenSession // of its logins
 	rx, tx   traffic
 
+	down, up bucket
+	filtered []netip.Prefix // the enforcer's: what the filter knows of it
+
 	place *list.Element // guarded by halfOpen.mu: among those that may be put out
 
 	counted bool // guarded by halfOpen.mu
@@ -122,16 +125,21 @@ type granted struct {
 	set       *config.Client // what it was let in with: the same, unless something else had a say
 	cfg       *config.Config // under which pushed was compiled
 	pushed    []string       // repush replaces it
+	ruling    ruling
+	sessions  int // how many its name may have; 0: any number
 }
 
 // member is what the lanes need to know of a client, gathered once. Immutable.
 type member struct {
 	name       string
+	sessions   int // how many the name may have at once; 0: any number
+	zone       int
 	peer       datachan.PeerID
 	addr4      netip.Addr
 	addr6      netip.Addr
 	routed     bool // has iroutes: other inside addresses are looked up
 	mss4, mss6 uint16
+	limited    bool // its buckets are to be asked
 }
 
 // owns reports whether the inside address a is this client's (S082).
@@ -142,7 +150,7 @@ func (c *client) owns(m *member, a netip.Addr) bool {
 	if !m.routed || a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a.IsLoopback() {
 		return false
 	}
-	return c.srv.table.inside(a) == c
+	return c.srv.table.zones[m.zone].find(a) == c
 }
 
 // Send implements tlsctl.Owner: one control packet to where the client is now.

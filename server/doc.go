@@ -28,6 +28,13 @@
 // sender, nearly always this lane's own. Under the sender's mutex ids are reserved, segments cut and sealed into the
 // arena back to back; equal ones for one client make a train. One sendmmsg sends all.
 //
+// # Pools
+//
+// Every pool is a zone with a device of its own (zone.go); lane i has queue i of each. Which zone a client is in, and what
+// it may do there, is its policy's matter (policy.go), at Admit and whenever groups or policies change; the kernel's
+// packet filter is told by the enforcer (enforce.go), and rates are held in the lanes (limit.go). A plain configuration
+// is one zone without policies.
+//
 // # Handshake
 //
 // A control packet of a known (address, session id) is delivered to its session, which copies it. Any other goes to
@@ -39,10 +46,12 @@
 // # Goroutines
 //
 //	lane uplink           one for each UDP socket             ends when its socket is closed
-//	lane downlink         one for each TUN queue              ends when its queue is closed
+//	lane downlink         one for each queue of each device   ends when its queue is closed
 //	gatekeeper            one for each UDP listener           ends with the server
 //	accept, stream        one a TCP listener, one a stream    end when listener, stream are closed
 //	keeper                one                                 ends with the server
+//	watch, enforcer       one each                            end with the server
+//	share                 one                                 ends with the server
 //	files                 one, which a disk may hang          ends when all else has
 //	Session.Run           one a client                        client gone, denied, or the server ends
 //
@@ -50,7 +59,7 @@
 //
 // # Locks
 //
-// past.mu, then table.mu, then client.mu, then the locks of a client's keys. pool.mu, halfOpen.mu and sender.mu stand alone, and no
+// Server.reevaluating, past.mu, then table.mu, then client.mu, then the locks of a client's keys. pool.mu, halfOpen.mu and sender.mu stand alone, and no
 // two senders are held at once. A key's lock and sender.mu are never held while calling into tlsctl, auth or the table's
 // writers. No lock is held over Admit.
 //

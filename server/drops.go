@@ -24,11 +24,12 @@ const (
 	dropTooBig                 // too large for the way to its client; who sent it is told
 	dropBlocked                // IPv6 with block-ipv6; who sent it is told
 	dropCrowded                // a stranger's packet, while handshakes queue or memory is short (S011, S117)
+	dropLimit                  // more than the client's limit
 	dropKinds
 )
 
 var dropNames = [dropKinds]string{"malformed", "no-client", "no-key", "auth", "replay", "inner", "source", "no-route",
-	"key-spent", "gate-busy", "stranger", "not-up", "link-local", "oversize", "compressed", "too-big", "blocked", "crowded"}
+	"key-spent", "gate-busy", "stranger", "not-up", "link-local", "oversize", "compressed", "too-big", "blocked", "crowded", "limit"}
 
 func (d drop) String() string { return dropNames[d] }
 

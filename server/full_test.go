@@ -36,15 +36,15 @@ func TestMembersTakeClientsPlaces(t *testing.T) {
 		return c
 	}
 	alice := join(1, "alice")
-	if table.full("bob", 2) {
+	if table.full("bob", 2, 1) {
 		t.Error("full with one of two")
 	}
 	join(2, "bob")
-	if !table.full("carol", 2) || table.full("bob", 2) {
+	if !table.full("carol", 2, 1) || table.full("bob", 2, 1) {
 		t.Error("with two of two, carol must wait and bob may begin again")
 	}
 	table.remove(alice)
-	if table.full("carol", 2) {
+	if table.full("carol", 2, 1) {
 		t.Error("full after alice left")
 	}
 }

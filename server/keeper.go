@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"postern/server/config"
@@ -45,7 +46,7 @@ func (s *Server) keep(ctx context.Context) {
 				s.log.Warn().Int("lines", n).Msg("lines about strangers were withheld")
 			}
 			s.checkOwnCertificate(live, now)
-			if leased, size := s.pool.usage(); size > 0 && leased*100 >= size*poolAlarm {
+			if _, _, fullest := s.usage(); fullest*100 >= poolAlarm {
 				s.alarmOnce("address pool", errPoolFull)
 			}
 		}
@@ -75,7 +76,16 @@ func (c *client) tend(live *live, now time.Time, clock int64) {
 		c.srv.deny(c, "certificate expired", errExpired) // S070
 		return
 	}
-	if limit := t.SessionTimeout; limit > 0 && now.Sub(c.opened) >= limit {
+	terms := g.ruling.terms()
+	if !terms.Open(now) {
+		c.srv.deny(c, "connections are not allowed at this hour", fmt.Errorf("%w of policy %s", errHours, terms.Name))
+		return
+	}
+	limit := t.SessionTimeout
+	if own := terms.Timeout; own > 0 && (limit == 0 || own < limit) {
+		limit = own
+	}
+	if limit > 0 && now.Sub(c.opened) >= limit {
 		c.srv.dismiss(c, wordTimeout, "session-timeout")
 		return
 	}

@@ -10,52 +10,69 @@ import (
 	"postern/tun"
 )
 
-// A lane is one core's share of the data path: UDP socket i of every listener, TUN queue i, a loop for each way.
+// A lane is one core's share of the data path: UDP socket i of every listener, TUN queue i of every zone, a loop for each
+// way.
 type lane struct {
 	srv    *Server
-	queue  tun.Queue
+	queues []tun.Queue // to write to, by zone
 	sender *sender
-	spare  chan *tun.Coalescer // for streams, which come by the thousand and are idle mostly: lent for a batch
+	spare  chan []*tun.Coalescer // for streams, which come by the thousand and are idle mostly: lent for a batch
 }
 
-// spares is how many coalescers a lane keeps: no more streams than there are cores are at work at once.
+// spares is how many sets of coalescers a lane keeps: no more streams than there are cores are at work at once.
 const spares = 8
 
-func newLane(s *Server, q tun.Queue) *lane {
-	return &lane{srv: s, queue: q, sender: newSender(s, q), spare: make(chan *tun.Coalescer, spares)}
+func newLane(s *Server, queues []tun.Queue) *lane {
+	return &lane{srv: s, queues: queues, sender: newSender(s, queues), spare: make(chan []*tun.Coalescer, spares)}
 }
 
-// borrow returns a coalescer that is nobody else's until giveBack.
-func (l *lane) borrow() *tun.Coalescer {
+// borrow returns coalescers that are nobody else's until giveBack.
+func (l *lane) borrow() []*tun.Coalescer {
 	select {
 	case c := <-l.spare:
 		return c
 	default:
-		return tun.NewCoalescer(l.queue)
+		return l.coalescers()
 	}
 }
 
-// giveBack takes a coalescer that has been flushed.
-func (l *lane) giveBack(c *tun.Coalescer) {
+// giveBack takes coalescers that have been flushed.
+func (l *lane) giveBack(c []*tun.Coalescer) {
 	select {
 	case l.spare <- c:
 	default: // there are enough
 	}
 }
 
-// read is the downlink of the device's kind.
-func (l *lane) read() error {
-	if l.srv.bridge != nil {
-		return l.readFrames()
+// coalescers makes a coalescer for each zone.
+func (l *lane) coalescers() (list []*tun.Coalescer) {
+	for _, q := range l.queues {
+		list = append(list, tun.NewCoalescer(q))
 	}
-	return l.downlink()
+	return list
 }
 
-// downlink carries packets from the TUN to clients until the queue is closed.
-func (l *lane) downlink() error {
+// A downlink carries packets from one queue to clients of its zone.
+type downlink struct {
+	lane  *lane
+	zone  *zone
+	queue tun.Queue
+}
+
+// read is the loop of the device's kind.
+func (d *downlink) read() error {
+	if d.lane.srv.bridge != nil {
+		return d.readFrames()
+	}
+	return d.run()
+}
+
+// run carries packets until the queue is closed.
+func (d *downlink) run() error {
+	inside := d.lane.srv.table.zones[d.zone.index]
 	var to [128]*client
 	for {
-		packets, err := l.queue.Read()
+		packets, err := d.queue.Read()
 		if errors.Is(err, os.ErrClosed) {
 			return nil
 		}
@@ -64,14 +81,14 @@ func (l *lane) downlink() error {
 		}
 		for len(packets) > 0 {
 			n := min(len(packets), len(to))
-			l.send(packets[:n], to[:n])
+			d.lane.send(inside, packets[:n], to[:n])
 			packets = packets[n:]
 		}
 	}
 }
 
 // send seals a batch, one home sender after the other: nearly always there is only our own.
-func (l *lane) send(packets []tun.Packet, to []*client) {
+func (l *lane) send(inside *insideTable, packets []tun.Packet, to []*client) {
 	left := 0
 	for i := range packets {
 		to[i] = nil
@@ -80,7 +97,7 @@ func (l *lane) send(packets []tun.Packet, to []*client) {
 			l.srv.drops.add(dropInner)
 			continue
 		}
-		if to[i] = l.srv.table.inside(dst); to[i] == nil {
+		if to[i] = inside.find(dst); to[i] == nil {
 			l.srv.drops.add(dropNoRoute)
 			continue
 		}
@@ -100,12 +117,13 @@ func (l *lane) send(packets []tun.Packet, to []*client) {
 type uplink struct {
 	lane    *lane
 	sock    link.Socket
-	door    any            // of the packets' addresses
-	gate    *gatekeeper    // where strangers go; nil on a stream
-	only    *client        // on a stream: whose it is
-	merge   *tun.Coalescer // on a stream only while a batch is at work
+	door    any              // of the packets' addresses
+	gate    *gatekeeper      // where strangers go; nil on a stream
+	only    *client          // on a stream: whose it is
+	merge   []*tun.Coalescer // by zone; on a stream only while a batch is at work
 	scratch datachan.Scratch
 	at      run          // the one under way
+	nanos   int64        // when the batch under way came; 0 until somebody asks
 	forward []forwarded  // for other clients, sent when the batch is through
 	frames  frameScratch // with a tap device
 }
@@ -148,12 +166,15 @@ func (u *uplink) batch(trains []link.Train) (err error) {
 	if u.only != nil {
 		u.merge = u.lane.borrow()
 	}
+	u.nanos = 0
 	for i := range trains {
 		if e := u.train(&trains[i], now); e != nil {
 			err = e
 		}
 	}
-	u.merge.Flush() // the queue counts what it could not write
+	for _, m := range u.merge {
+		m.Flush() // the queue counts what it could not write
+	}
 	if u.only != nil {
 		u.lane.giveBack(u.merge)
 		u.merge = nil
@@ -174,7 +195,7 @@ func (u *uplink) survive(p any) error {
 		r.key.Unlock()
 	}
 	if u.merge = nil; u.only == nil {
-		u.merge = tun.NewCoalescer(u.lane.queue)
+		u.merge = u.lane.coalescers()
 	}
 	clear(u.forward)
 	u.forward = u.forward[:0]
@@ -361,11 +382,20 @@ func (u *uplink) payload(r *run, b []byte) {
 		}
 		return
 	}
+	if r.m.limited {
+		if u.nanos == 0 {
+			u.nanos = srv.nanos()
+		}
+		if r.c.up.take(u.nanos, 1, len(b)) == 0 {
+			srv.drops.add(dropLimit)
+			return
+		}
+	}
 	r.inside += len(b)
 	tun.ClampMSS(b, r.m.mss4, r.m.mss6, false)
 	if srv.clientToClient {
 		if dst, ok := tun.Destination(b); ok {
-			if to := srv.table.inside(dst); to != nil && to != r.c {
+			if to := srv.table.zones[r.m.zone].find(dst); to != nil && to != r.c {
 				if pt := to.path.Load(); pt.refuses(b) {
 					srv.drops.add(dropTooBig)
 					if e := srv.tooBig(to.member.Load(), pt, b, r.c); e != nil {
@@ -378,5 +408,5 @@ func (u *uplink) payload(r *run, b []byte) {
 			}
 		}
 	}
-	u.merge.Add(b)
+	u.merge[r.m.zone].Add(b)
 }

@@ -74,11 +74,11 @@ func (d *drain) Write(frags [][]byte, _ tun.GSO) error {
 func newBench(t testing.TB, members int) *bench {
 	t.Helper()
 	w := newWorld(t)
-	srv, err := New(w.cfg, Parts{Device: tuntest.New(tuntest.Options{}), Log: zerolog.Nop()})
+	srv, err := New(w.cfg, Parts{Devices: []tun.Device{tuntest.New(tuntest.Options{})}, Log: zerolog.Nop()})
 	must(t, err)
 	b := &bench{srv: srv}
-	b.lane = newLane(srv, &b.queue)
-	b.uplink = &uplink{lane: b.lane, sock: &b.sock, door: b, merge: tun.NewCoalescer(&b.queue)}
+	b.lane = newLane(srv, []tun.Queue{&b.queue})
+	b.uplink = &uplink{lane: b.lane, sock: &b.sock, door: b, merge: b.lane.coalescers()}
 	for i := range members {
 		m := &benchMember{inside: plus(w.cfg.Pool4.First, i), addr: netip.AddrPortFrom(homeAddr.Addr(), uint16(40000+i))}
 		m.c = &client{srv: srv}
@@ -164,7 +164,7 @@ func TestDownlinkAllocatesNothing(t *testing.T) {
 			n := copy(buffers[i], p.Bytes)
 			packets[i] = tun.Packet{Bytes: buffers[i][:n:len(buffers[i])], GSO: p.GSO}
 		}
-		b.lane.send(packets, to)
+		b.lane.send(b.srv.table.zones[0], packets, to)
 	}); n != 0 {
 		t.Errorf("%v allocations for a batch of %d packets, want none", n, 21*len(b.members))
 	}
@@ -228,7 +228,7 @@ func TestTrains(t *testing.T) {
 		packets[i].Bytes = append(make([]byte, 0, len(packets[i].Bytes)+64), packets[i].Bytes...)
 	}
 	packets[5].Bytes = append(make([]byte, 0, len(superOne.Bytes)+64), superOne.Bytes...)
-	b.lane.send(packets, make([]*client, len(packets)))
+	b.lane.send(b.srv.table.zones[0], packets, make([]*client, len(packets)))
 	var got []string
 	for _, tr := range b.sock.log {
 		n := (len(tr.Bytes) + tr.Size - 1) / tr.Size
@@ -267,7 +267,7 @@ func TestArenaFull(t *testing.T) {
 		super.Bytes = append(make([]byte, 0, len(super.Bytes)+64), super.Bytes...)
 		packets = append(packets, super)
 	}
-	b.lane.send(packets, make([]*client, len(packets)))
+	b.lane.send(b.srv.table.zones[0], packets, make([]*client, len(packets)))
 	if want := 450; b.sock.packets != want {
 		t.Errorf("%d packets sent, want %d", b.sock.packets, want)
 	}
@@ -310,7 +310,7 @@ func BenchmarkDownlink(bm *testing.B) {
 				for i, p := range originals {
 					packets[i] = tun.Packet{Bytes: append(packets[i].Bytes[:0], p.Bytes...), GSO: p.GSO}
 				}
-				b.lane.send(packets, to)
+				b.lane.send(b.srv.table.zones[0], packets, to)
 			}
 		})
 	}

@@ -9,11 +9,18 @@ import (
 	"postern/tun"
 )
 
-// A LaneStatus is what one lane has moved: its sockets, one of every UDP listener, and its TUN queue.
+// A LaneStatus is what one lane has moved: its sockets, one of every UDP listener, and its queues, one of every
+// pool's device.
 type LaneStatus struct {
-	Lane    int             `json:"lane"`
-	Sockets []SocketStatus  `json:"sockets"`
-	Queue   *tun.QueueStats `json:"queue,omitempty"`
+	Lane    int            `json:"lane"`
+	Sockets []SocketStatus `json:"sockets"`
+	Queues  []QueueStatus  `json:"queues"`
+}
+
+// QueueStatus is one TUN queue of a lane.
+type QueueStatus struct {
+	Device string `json:"device"`
+	tun.QueueStats
 }
 
 // SocketStatus is one UDP socket of a lane. Receives and sends are system calls that moved something.
@@ -48,10 +55,11 @@ type countingSocket interface {
 func (s *Server) LaneReport() LaneReport {
 	r := LaneReport{Lanes: make([]LaneStatus, len(s.lanes)), Drops: s.drops.snapshot()}
 	for i, l := range s.lanes {
-		r.Lanes[i] = LaneStatus{Lane: i, Sockets: []SocketStatus{}}
-		if q, ok := l.queue.(tun.Counter); ok {
-			stats := q.Stats()
-			r.Lanes[i].Queue = &stats
+		r.Lanes[i] = LaneStatus{Lane: i, Sockets: []SocketStatus{}, Queues: []QueueStatus{}}
+		for j, q := range l.queues {
+			if q, ok := q.(tun.Counter); ok {
+				r.Lanes[i].Queues = append(r.Lanes[i].Queues, QueueStatus{s.zones[j].device.Name(), q.Stats()})
+			}
 		}
 	}
 	for _, listener := range s.parts.UDP {

@@ -56,7 +56,7 @@ func TestKeepalive(t *testing.T) {
 		if w.log.count("client disconnected", "ping timeout", "alice") != 1 {
 			t.Errorf("log:\n%s", w.log)
 		}
-		if leased, _ := w.srv.pool.usage(); leased != 1 || w.srv.table.inside(alice.addr4()) != nil {
+		if leased, _, _ := w.srv.usage(); leased != 1 || w.srv.table.zones[0].find(alice.addr4()) != nil {
 			t.Errorf("%d addresses leased", leased)
 		}
 		bob.mustReach()
@@ -109,11 +109,11 @@ func TestMemberThatNeverAsks(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
-		if leased, _ := w.srv.pool.usage(); leased != 1 {
+		if leased, _, _ := w.srv.usage(); leased != 1 {
 			t.Fatalf("%d leases, want one", leased)
 		}
 		time.Sleep(30 * time.Second)
-		if leased, _ := w.srv.pool.usage(); leased != 0 || w.srv.table.count() != 0 || w.srv.half.total != 0 {
+		if leased, _, _ := w.srv.usage(); leased != 0 || w.srv.table.count() != 0 || w.srv.half.total != 0 {
 			t.Errorf("%d leases, %d sessions, %d half-open", leased, w.srv.table.count(), w.srv.half.total)
 		}
 	})
@@ -141,7 +141,7 @@ func TestGoodbye(t *testing.T) {
 					t.Error("data goes through after the goodbye (S030)")
 				}
 				time.Sleep(6 * time.Second)
-				if leased, _ := w.srv.pool.usage(); leased != 0 || w.srv.table.count() != 0 || len(w.clients()) != 0 {
+				if leased, _, _ := w.srv.usage(); leased != 0 || w.srv.table.count() != 0 || len(w.clients()) != 0 {
 					t.Errorf("%d leases, %d sessions", leased, w.srv.table.count())
 				}
 				alice.w.peerWith(alice.cert, otherAddr).connect().mustReach()

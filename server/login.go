@@ -20,6 +20,9 @@ type Login struct {
 	Watcher auth.Watcher
 	// Local is asked too, every few seconds, and waits for nobody; nil: nobody is.
 	Local auth.Watcher
+	// HasFactor reports whether a user, by canonical name, gets in with that factor only. Policies ask for those that
+	// config.Policy.Factor names; nil: nobody has any.
+	HasFactor func(user, factor string) bool
 }
 
 // loginTimeout bounds what the login's back ends may take (S058). The time that a user needs to answer a question is

@@ -252,7 +252,7 @@ func TestSecondSessionReplacesWhenAdmitted(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		alice.mustReach()
-		if leased, _ := w.srv.pool.usage(); leased != 1 {
+		if leased, _, _ := w.srv.usage(); leased != 1 {
 			t.Errorf("%d leases, want 1", leased)
 		}
 
@@ -324,7 +324,7 @@ func TestSimultaneousLogins(t *testing.T) {
 			go ctl.Connect(w.ctx)
 		}
 		time.Sleep(time.Minute)
-		leased, _ := w.srv.pool.usage()
+		leased, _, _ := w.srv.usage()
 		if got := w.clients(); len(got) != 1 || leased != 1 || w.srv.table.count() != 1 || len(w.srv.table.byName) != 1 {
 			t.Errorf("connected: %v, %d leases, %d sessions; want 1 of each", got, leased, w.srv.table.count())
 		}

@@ -177,7 +177,8 @@ func (s *Server) tellState(name, detail string, addresses bool) {
 		return
 	}
 	state := management.State{Time: time.Now(), Name: name, Detail: detail}
-	if cfg := s.live.Load().cfg; addresses {
+	if addresses {
+		cfg := s.live.Load().view(&ruling{zone: s.zones[0]})
 		state.Addr4, state.Addr6 = cfg.Addr4.Addr(), cfg.Addr6.Addr()
 	}
 	s.parts.Management.State(state)

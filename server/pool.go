@@ -1,13 +1,12 @@
 package server
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +36,7 @@ type poolEntry struct {
 	leases   int    // of holder: its newest session and the older one that ends when that is let in have one each
 	released time.Time
 	used     bool // was leased or remembered once
+	excluded bool // leased to nobody but whom a client file names
 }
 
 // A lease is a client's hold on a pool entry, or on nothing (index -1) when its addresses are its own.
@@ -64,8 +64,9 @@ func poolSize(r config.Range) int {
 	return int(n.Int64()) + 1
 }
 
-// newPool makes the pool a configuration asks for; nil when it has none.
-func newPool(cfg *config.Config) *pool {
+// newPool makes the pool a configuration asks for; nil when it has none. What is excluded is leased only to whom a client
+// file names.
+func newPool(cfg *config.Config, excluded ...config.Range) *pool {
 	n4, n6 := poolSize(cfg.Pool4), poolSize(cfg.Pool6)
 	first4, step4 := cfg.Pool4.First, 1
 	if cfg.Topology == config.Net30 && n4 > 0 {
@@ -86,8 +87,17 @@ func newPool(cfg *config.Config) *pool {
 		byName: make(map[string]int), unused: make([]int, n)}
 	for i := range n {
 		p.unused[i] = n - 1 - i
+		a4, a6 := p.at(i)
+		for _, r := range excluded {
+			p.entries[i].excluded = p.entries[i].excluded || within(r, a4) || within(r, a6)
+		}
 	}
+	p.unused = slices.DeleteFunc(p.unused, func(i int) bool { return p.entries[i].excluded })
 	return p
+}
+
+func within(r config.Range, a netip.Addr) bool {
+	return a.IsValid() && a.BitLen() == r.First.BitLen() && !a.Less(r.First) && !r.Last.Less(a)
 }
 
 // at returns the first addresses of an index, which are what the file names.
@@ -113,6 +123,9 @@ func plus(a netip.Addr, i int) netip.Addr {
 
 // index returns which entry holds an address, -1 when none.
 func (p *pool) index(a netip.Addr) int {
+	if p == nil {
+		return -1
+	}
 	first := p.first4
 	if a.Is6() {
 		first = p.first6
@@ -135,24 +148,31 @@ func (p *pool) index(a netip.Addr) int {
 }
 
 // lease takes an entry for name: the one remembered for it, else one never used, else the one released longest ago.
-// An entry that name still holds, with its older session, is leased a second time.
-func (p *pool) lease(name string) (*lease, error) {
+// An entry that name still holds, with its older session, is leased a second time, unless the session is to live beside
+// that one.
+func (p *pool) lease(name string, beside bool) (*lease, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if i, ok := p.byName[name]; ok && p.sticky {
+	i, known := p.byName[name]
+	known = known && p.sticky
+	if known && !(beside && p.entries[i].leases > 0) {
 		return p.take(i, name), nil
+	}
+	take := p.take
+	if known {
+		take = p.lend // the remembered one stays remembered
 	}
 	for len(p.unused) > 0 {
 		i := p.unused[len(p.unused)-1]
 		p.unused = p.unused[:len(p.unused)-1]
 		if !p.entries[i].used {
-			return p.take(i, name), nil
+			return take(i, name), nil
 		}
 	}
 	best := -1
 	for i := range p.entries {
 		e := &p.entries[i]
-		if e.leases > 0 || p.fixed && e.name != "" {
+		if e.leases > 0 || e.excluded || p.fixed && e.name != "" {
 			continue
 		}
 		if best < 0 || e.released.Before(p.entries[best].released) {
@@ -162,7 +182,16 @@ func (p *pool) lease(name string) (*lease, error) {
 	if best < 0 {
 		return nil, errPoolEmpty
 	}
-	return p.take(best, name), nil
+	return take(best, name), nil
+}
+
+// lend gives entry i to name and forgets whose it was. The caller holds mu.
+func (p *pool) lend(i int, name string) *lease {
+	if e := &p.entries[i]; e.name != "" {
+		delete(p.byName, e.name)
+		e.name, p.changed = "", true
+	}
+	return p.hold(i, name)
 }
 
 // take gives entry i to name. The caller holds mu.
@@ -241,54 +270,55 @@ func (p *pool) usage() (leased, size int) {
 	return p.leased, len(p.entries)
 }
 
-// read remembers what an ifconfig-pool-persist file says: lines of name,IPv4[,IPv6]. Lines that make no sense are
-// returned as warnings and skipped.
-func (p *pool) read(r io.Reader) (warnings []string, err error) {
+// remember takes a line of an ifconfig-pool-persist file, name,IPv4[,IPv6], and reports whether it is of this pool.
+func (p *pool) remember(line string) bool {
+	if p == nil {
+		return false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	lines := bufio.NewScanner(r)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || line[0] == '#' || line[0] == ';' {
+	f := strings.Split(line, ",")
+	i := -1
+	for _, s := range f[1:] {
+		a, err := netip.ParseAddr(strings.TrimSpace(s))
+		if err != nil {
 			continue
 		}
-		f := strings.Split(line, ",")
-		i := -1
-		for _, s := range f[1:] {
-			a, err := netip.ParseAddr(strings.TrimSpace(s))
-			if err != nil {
-				continue
-			}
-			if i = p.index(a); i >= 0 {
-				break // IPv4 comes first, and wins
-			}
-		}
-		if f[0] == "" || i < 0 {
-			warnings = append(warnings, fmt.Sprintf("line %d: no name, or no address of this pool", n))
-			continue
-		}
-		if e := &p.entries[i]; e.name == "" && p.sticky {
-			if _, twice := p.byName[f[0]]; !twice {
-				e.name, e.used = f[0], true
-				p.byName[f[0]] = i
-			}
+		if i = p.index(a); i >= 0 {
+			break // IPv4 comes first, and wins
 		}
 	}
-	return warnings, lines.Err()
+	if f[0] == "" || i < 0 {
+		return false
+	}
+	if e := &p.entries[i]; e.name == "" && p.sticky && !e.excluded {
+		if _, twice := p.byName[f[0]]; !twice {
+			e.name, e.used = f[0], true
+			p.byName[f[0]] = i
+		}
+	}
+	return true
 }
 
-// changes returns the file's contents when they changed since they were last returned.
-func (p *pool) changes() ([]byte, bool) {
+// changes reports whether what is remembered changed since it was last asked.
+func (p *pool) changes() bool {
 	if p == nil {
-		return nil, false
+		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.changed {
-		return nil, false
-	}
+	was := p.changed
 	p.changed = false
-	var b []byte
+	return was
+}
+
+// appendTo appends what is remembered as lines of an ifconfig-pool-persist file.
+func (p *pool) appendTo(b []byte) []byte {
+	if p == nil {
+		return b
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for i := range p.entries {
 		name := p.entries[i].name
 		if name == "" {
@@ -306,11 +336,14 @@ func (p *pool) changes() ([]byte, bool) {
 		}
 		b = append(b, '\n')
 	}
-	return b, true
+	return b
 }
 
-// touch has changes return the contents again.
+// touch has changes report true again.
 func (p *pool) touch() {
+	if p == nil {
+		return
+	}
 	p.mu.Lock()
 	p.changed = true
 	p.mu.Unlock()

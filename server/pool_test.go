@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -32,7 +31,7 @@ func testPool(t *testing.T, n int, change func(*config.Config)) *pool {
 
 func mustLease(t *testing.T, p *pool, name string) *lease {
 	t.Helper()
-	l, err := p.lease(name)
+	l, err := p.lease(name, false)
 	if err != nil {
 		t.Fatalf("lease for %s: %v", name, err)
 	}
@@ -61,7 +60,7 @@ func TestPoolReusesOldest(t *testing.T) {
 	p := testPool(t, 3, nil)
 	t0 := time.Now()
 	a, b, c := mustLease(t, p, "a"), mustLease(t, p, "b"), mustLease(t, p, "c")
-	if _, err := p.lease("d"); err != errPoolEmpty {
+	if _, err := p.lease("d", false); err != errPoolEmpty {
 		t.Fatalf("fourth lease: %v, want errPoolEmpty (F42)", err)
 	}
 	p.release(b, t0.Add(time.Second))
@@ -91,7 +90,7 @@ func TestPoolPassesOver(t *testing.T) {
 		}
 		p.release(ends, time.Now())
 		bob := mustLease(t, p, "bob")
-		if l, err := p.lease("carol"); err == nil {
+		if l, err := p.lease("carol", false); err == nil {
 			t.Errorf("the %s session ended first: carol got entry %d, which alice holds", first, l.index)
 		}
 		if leased, _ := p.usage(); leased != 2 {
@@ -118,7 +117,7 @@ func TestPoolClaim(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.lease("carol"); err == nil {
+	if _, err := p.lease("carol", false); err == nil {
 		t.Error("carol got bob's fixed address")
 	}
 	p.release(l, time.Now())
@@ -133,18 +132,15 @@ func TestPoolFile(t *testing.T) {
 	p := testPool(t, 4, nil)
 	mustLease(t, p, "alice")
 	mustLease(t, p, "bob")
-	text, changed := p.changes()
+	changed, text := p.changes(), p.appendTo(nil)
 	if want := "alice,10.8.0.2,fd00::1000\nbob,10.8.0.3,fd00::1001\n"; !changed || string(text) != want {
 		t.Fatalf("file %q, want %q", text, want)
 	}
-	if _, changed := p.changes(); changed {
+	if p.changes() {
 		t.Error("changes are told twice")
 	}
 	q := testPool(t, 4, nil)
-	warnings, err := q.read(strings.NewReader("# a comment\nbob,10.8.0.5\n; other\ncarol,,fd00::1002\nnobody,10.9.0.1,\ngarbage\n" + string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	warnings := readLeases([]byte("# a comment\nbob,10.8.0.5\n; other\ncarol,,fd00::1002\nnobody,10.9.0.1,\ngarbage\n"+string(text)), []*zone{{leases: q}})
 	if len(warnings) != 2 {
 		t.Errorf("warnings %q, want two", warnings)
 	}
@@ -158,13 +154,11 @@ func TestPoolFile(t *testing.T) {
 // With "0" seconds the file's entries are fixed: nobody else gets them.
 func TestPoolFixed(t *testing.T) {
 	p := testPool(t, 2, func(c *config.Config) { c.PoolPersist, c.PoolPersistEvery = "ipp.txt", 0 })
-	if _, err := p.read(strings.NewReader("alice,10.8.0.2,\n")); err != nil {
-		t.Fatal(err)
-	}
+	readLeases([]byte("alice,10.8.0.2,\n"), []*zone{{leases: p}})
 	if l := mustLease(t, p, "bob"); l.addr4.String() != "10.8.0.3" {
 		t.Errorf("bob got %v", l.addr4)
 	}
-	if l, err := p.lease("carol"); err == nil {
+	if l, err := p.lease("carol", false); err == nil {
 		t.Errorf("carol got %v, which is alice's", l.addr4)
 	}
 }
@@ -179,8 +173,8 @@ func TestPoolDuplicates(t *testing.T) {
 	if len(seen) != 3 {
 		t.Errorf("entries %v, want three", seen)
 	}
-	if text, changed := p.changes(); changed {
-		t.Errorf("remembers %q", text)
+	if p.changes() {
+		t.Errorf("remembers %q", p.appendTo(nil))
 	}
 }
 
@@ -189,13 +183,13 @@ func FuzzPoolFile(f *testing.F) {
 	f.Add("# c\n,,\nx,10.8.0.2\nx,10.8.0.3\ny,10.8.0.2\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		p := testPool(t, 8, nil)
-		_, _ = p.read(strings.NewReader(text)) // any answer but a panic
+		readLeases([]byte(text), []*zone{{leases: p}}) // any answer but a panic
 		for i := range 8 {
-			if _, err := p.lease(fmt.Sprintf("new-%d", i)); err != nil {
+			if _, err := p.lease(fmt.Sprintf("new-%d", i), false); err != nil {
 				t.Fatalf("only %d leases of 8 after %q", i, text)
 			}
 		}
-		if _, err := p.lease("one more"); err == nil {
+		if _, err := p.lease("one more", false); err == nil {
 			t.Fatal("nine leases of eight")
 		}
 	})
@@ -213,7 +207,7 @@ func TestPoolTopologies(t *testing.T) {
 	if got, want := fmt.Sprint(bob.addr4, bob.peer4, bob.addr6), "10.8.0.10 10.8.0.9 fd00::1001"; got != want {
 		t.Errorf("bob got %s, want %s", got, want)
 	}
-	text, _ := p.changes()
+	text := p.appendTo(nil)
 	if want := "alice,10.8.0.4,fd00::1000\nbob,10.8.0.8,fd00::1001\n"; string(text) != want {
 		t.Errorf("file %q, want %q", text, want)
 	}
@@ -225,14 +219,14 @@ func TestPoolTopologies(t *testing.T) {
 	if _, err := p.claim("carol", netip.MustParseAddr("10.8.0.13")); err != nil {
 		t.Error(err)
 	}
-	if l, err := p.lease("dave"); err == nil {
+	if l, err := p.lease("dave", false); err == nil {
 		t.Errorf("dave got %v of carol's entry", l.addr4)
 	}
 	q := testPool(t, 3, func(c *config.Config) {
 		c.Topology = config.P2P
 	})
-	if _, err := q.read(strings.NewReader("bob,10.8.0.4,\n")); err != nil {
-		t.Fatal(err)
+	if w := readLeases([]byte("bob,10.8.0.4,\n"), []*zone{{leases: q}}); w != nil {
+		t.Fatal(w)
 	}
 	if l := mustLease(t, q, "bob"); l.addr4.String() != "10.8.0.4" || l.peer4.IsValid() {
 		t.Errorf("bob got %v, other end %v", l.addr4, l.peer4)

@@ -40,7 +40,7 @@ func (c *client) repush(l *live) (told, later bool) {
 	set := g.set
 	file, err := c.settings(l, g.name)
 	if err == nil {
-		file, err = withAttributes(l.cfg, file, g.who)
+		file, err = withAttributes(l.view(&g.ruling), file, g.who)
 	}
 	switch {
 	case errors.Is(err, errDisabled):
@@ -56,7 +56,7 @@ func (c *client) repush(l *live) (told, later bool) {
 	}
 	fixed := *set
 	fixed.IRoutes = g.iroutes // networks and addresses stay what they are
-	next := PushList(l.cfg, &fixed, Addresses{g.addr4, g.addr6, g.peer4}, g.peerInfo)
+	next := PushList(l.view(&g.ruling), &fixed, Addresses{g.addr4, g.addr6, g.peer4}, g.peerInfo)
 	update, rest := updates(g.pushed, next)
 	later = later || len(rest) > 0 || set.IfconfigPush4 != g.set.IfconfigPush4 || set.IfconfigPush6 != g.set.IfconfigPush6 ||
 		!slices.Equal(set.IRoutes, g.iroutes)
@@ -131,6 +131,7 @@ func (c *client) catchUp(admitted *config.Config) {
 		return
 	}
 	c.srv.wg.Go(func() { // its file is read again, and the session has no time to wait for that
+		c.srv.reevaluate(c)
 		if _, later := c.repush(l); later {
 			c.log.Info().Msg("pushes changed while the client logged in: it has some of them at its next connect")
 		}

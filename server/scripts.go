@@ -20,12 +20,14 @@ import (
 	"postern/tlsctl"
 )
 
-// Facts is what scripts and management clients are told of the server that p describes. p.Device must be open.
+// Facts is what scripts and management clients are told of the server that p describes, and of its first pool, whose
+// device must be open.
 func Facts(cfg *config.Config, p *Parts) *hooks.Daemon {
+	cfg = cfg.For(&cfg.AllPools()[0], nil)
 	d := &hooks.Daemon{
 		Config: cfg.Path, PID: os.Getpid(), Started: p.Started, Verb: cfg.Verb,
 		Background: cfg.Daemon, LogRedirect: cfg.Log != "",
-		Dev: p.Device.Name(), DevType: devType(cfg), MTU: cfg.MTU, Local4: cfg.Addr4, Remote4: cfg.Peer4, Local6: cfg.Addr6,
+		Dev: p.Devices[0].Name(), DevType: devType(cfg), MTU: cfg.MTU, Local4: cfg.Addr4, Remote4: cfg.Peer4, Local6: cfg.Addr6,
 		NetGateway: p.NetGateway, NetGateway6: p.NetGateway6, SetEnv: cfg.SetEnv,
 	}
 	if d.Local6.IsValid() {
@@ -90,7 +92,7 @@ func peerVars(p tlsctl.PeerInfo) (vars []hooks.Var) {
 
 // info is what scripts and management clients are told of a client that has logged in.
 func (c *client) info(g *granted) *hooks.ClientInfo {
-	cfg, from := c.srv.live.Load().cfg, c.path.Load().addr
+	cfg, from := c.srv.live.Load().view(&g.ruling), c.path.Load().addr
 	i := &hooks.ClientInfo{
 		CommonName: g.name, Username: g.login, Untrusted: from, Trusted: from, Peer: peerVars(g.peerInfo), Since: c.opened,
 		Remote4: g.addr4, Remote6: g.addr6,
@@ -393,6 +395,7 @@ func (c *client) apply(live *live, g *granted, by string, lines []byte) error {
 		return nil
 	}
 	c.srv.unlease(g)
+	g.leases, g.peer4 = nil, netip.Addr{}
 	return c.srv.lease(g, set)
 }
 
@@ -404,7 +407,7 @@ func (c *client) learn(ctx context.Context, g *granted) {
 	info := c.info(g)
 	for _, p := range g.inside() {
 		op := hooks.AddressAdd
-		if c.srv.table.inside(p.Addr()) != nil {
+		if c.srv.table.zones[g.ruling.zone.index].find(p.Addr()) != nil {
 			op = hooks.AddressUpdate
 		}
 		if err := c.scripts.LearnAddress(ctx, op, p, info); err != nil {
@@ -433,6 +436,14 @@ func (g *granted) usable(a netip.Addr) netip.Addr {
 	return a
 }
 
+// unvisit runs client-disconnect for a client that client-connect has let in and that nobody else does.
+func (c *client) unvisit(g *granted) {
+	c.mu.Lock()
+	c.visited = false
+	c.mu.Unlock()
+	c.disconnectScript(c.info(g))
+}
+
 // depart runs the scripts of a client that is gone.
 func (c *client) depart(g *granted) {
 	defer c.scripts.Close()
@@ -447,7 +458,7 @@ func (c *client) depart(g *granted) {
 		return
 	}
 	for _, p := range g.inside() {
-		if slices.Contains(g.unlearned, p) || c.srv.table.inside(p.Addr()) != nil {
+		if slices.Contains(g.unlearned, p) || c.srv.table.zones[g.ruling.zone.index].find(p.Addr()) != nil {
 			continue // it never was the client's, or is somebody else's now, who has been told of
 		}
 		if err := c.scripts.LearnAddress(c.srv.scripting, hooks.AddressDelete, p, nil); err != nil {

@@ -82,7 +82,7 @@ func TestClientConnectLines(t *testing.T) {
 		if n := w.log.count("client-connect:", "rubbish"); n != 1 {
 			t.Errorf("%d lines about rubbish, want 1; log:\n%s", n, w.log)
 		}
-		if leased, _ := w.srv.pool.usage(); leased != 1 {
+		if leased, _, _ := w.srv.usage(); leased != 1 {
 			t.Errorf("%d entries of the pool are leased, want the one of the address", leased)
 		}
 	})
@@ -102,7 +102,7 @@ func TestClientConnectRefuses(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		alice.mustReach()
-		if leased, _ := w.srv.pool.usage(); leased != 1 {
+		if leased, _, _ := w.srv.usage(); leased != 1 {
 			t.Errorf("%d entries of the pool are leased, want alice's", leased)
 		}
 		want := []string{"client-connect [alice]", "client-connect [bob]", "client-connect [carol]", "client-disconnect [carol]"}

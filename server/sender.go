@@ -17,8 +17,8 @@ const maxTrain = 64
 // A sender puts one lane's packets on the wire: it takes packet ids, seals, and sends trains, in that order and under
 // one mutex, so that the packets of its clients leave in the order of their ids.
 type sender struct {
-	srv   *Server
-	queue tun.Queue // the lane's, for errors to who sent too much
+	srv    *Server
+	queues []tun.Queue // the lane's, by zone, for errors to who sent too much
 
 	mu      sync.Mutex
 	arena   []byte
@@ -34,8 +34,8 @@ type sender struct {
 	control [64]byte // a ping's payload
 }
 
-func newSender(s *Server, q tun.Queue) *sender {
-	return &sender{srv: s, queue: q, arena: make([]byte, arenaSize)}
+func newSender(s *Server, queues []tun.Queue) *sender {
+	return &sender{srv: s, queues: queues, arena: make([]byte, arenaSize)}
 }
 
 // send seals those of a batch that are at home here, and sends them. Their places in to are cleared; next is where
@@ -68,6 +68,10 @@ func (s *sender) pass(list []forwarded) (n int) {
 		f := &list[n]
 		n++
 		if m := f.to.member.Load(); m != nil {
+			if m.limited && f.to.down.take(s.srv.nanos(), 1, len(f.pkt)) == 0 {
+				s.srv.drops.add(dropLimit)
+				continue
+			}
 			if s.srv.bridge != nil {
 				clampFrame(f.pkt, m)
 			} else {
@@ -114,6 +118,13 @@ func (s *sender) add(c *client, p *tun.Packet) {
 		return
 	}
 	n := p.Segments()
+	if m.limited {
+		may := c.down.take(s.srv.nanos(), n, len(p.Bytes)/n)
+		if s.srv.drops[dropLimit].Add(uint64(n - may)); may == 0 {
+			return
+		}
+		n = may
+	}
 	first, ok := key.Reserve(n)
 	if !ok {
 		s.srv.drops.add(dropKeySpent)
@@ -134,7 +145,7 @@ func (s *sender) add(c *client, p *tun.Packet) {
 		if i == 0 && pt.refuses(seg) {
 			s.srv.drops.add(dropTooBig)
 			if e := s.srv.tooBig(m, pt, seg, c); e != nil {
-				_ = s.queue.Write([][]byte{e}, tun.GSO{}) // the queue counts what it cannot take
+				_ = s.queues[m.zone].Write([][]byte{e}, tun.GSO{}) // the queue counts what it cannot take
 			}
 			break
 		}

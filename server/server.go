@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,8 +27,8 @@ import (
 type Parts struct {
 	UDP     []UDPListener
 	TCP     []StreamListener
-	Device  tun.Device
-	Lanes   int // TUN queues to ask for; at least 1
+	Devices []tun.Device // one for each of the configuration's AllPools
+	Lanes   int          // TUN queues to ask for; at least 1
 	Login   Login
 	Log     zerolog.Logger
 	Control net.Listener // where postern status asks; nil: nowhere
@@ -35,6 +36,7 @@ type Parts struct {
 	Pool    StateFile    // ifconfig-pool-persist; nil: none
 	// PathMTU asks the kernel for the largest packet that a client's path takes whole; nil: every path takes all.
 	PathMTU func(to netip.AddrPort, local link.Local) (int, error)
+	Filter  Filter // holds the policies' rules; nil: there are none
 	// Management is told of states and clients; nil: nobody. Its owner is a ManagementOwner.
 	Management *management.Interface
 	// Scripts runs the administrator's scripts; nil: there are none.
@@ -67,7 +69,7 @@ type Server struct {
 	drops drops
 	table *table
 	half  *halfOpen
-	pool  *pool // nil without one
+	zones []*zone
 
 	clientToClient bool
 	passTOS        bool
@@ -92,6 +94,9 @@ type Server struct {
 	visits         visits
 	departures     departures
 	scripting      context.Context // of scripts about clients that are gone
+	enforcer       *enforcer
+	reevaluating   sync.Mutex   // one client at a time is judged anew
+	heldBack       atomic.Int64 // when a reload that would end very many sessions was refused, in seconds of Unix; 0: none
 
 	clientIDs  atomic.Uint64 // the next client's
 	past       past
@@ -112,9 +117,48 @@ type Server struct {
 
 // live is what a reload may change.
 type live struct {
-	cfg   *config.Config
-	login Login
-	creds *credentials
+	cfg      *config.Config
+	login    Login
+	creds    *credentials
+	pools    []config.Pool // by zone
+	policies policies      // none: everybody may do the same
+	views    map[viewOf]*config.Config
+}
+
+func newLive(cfg *config.Config, login Login, creds *credentials) (*live, error) {
+	policies, err := newPolicies(cfg)
+	if err != nil {
+		return nil, err
+	}
+	l := &live{cfg: cfg, login: login, creds: creds, pools: cfg.AllPools(), policies: policies, views: make(map[viewOf]*config.Config)}
+	for _, p := range policies {
+		if !slices.ContainsFunc(l.pools, func(pool config.Pool) bool { return pool.Name == p.Pool }) {
+			return nil, fmt.Errorf("policy %s: pool %s takes a restart", p.Name, p.Pool)
+		}
+	}
+	for i := range l.pools {
+		l.views[viewOf{zone: i}] = cfg.For(&l.pools[i], nil)
+		for _, p := range policies {
+			if p.Pool == l.pools[i].Name {
+				l.views[viewOf{i, p.Name}] = cfg.For(&l.pools[i], p.Policy)
+			}
+		}
+	}
+	return l, nil
+}
+
+// view is the configuration as it is for clients of a ruling.
+func (l *live) view(r *ruling) *config.Config {
+	if view := l.views[viewOf{r.zone.index, r.terms().Name}]; view != nil {
+		return view
+	}
+	return l.cfg.For(&l.pools[r.zone.index], r.policy)
+}
+
+// viewOf names a view: a zone, and a policy.
+type viewOf struct {
+	zone   int
+	policy string
 }
 
 func (l *live) replayWindow() int { return max(l.cfg.ReplayWindow, 0) }
@@ -136,8 +180,12 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 			return nil, err
 		}
 	}
+	zones, err := newZones(cfg, parts.Devices)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
-		parts: parts, log: parts.Log, table: newTable(cfg), half: newHalfOpen(), pool: newPool(cfg),
+		parts: parts, log: parts.Log, table: newTable(cfg), half: newHalfOpen(), zones: zones,
 		clientToClient: cfg.ClientToClient, passTOS: cfg.PassTOS, blockIPv6: cfg.BlockIPv6, started: time.Now(), drained: make(chan struct{}),
 		workers: tlsctl.NewWorkers(max(runtime.GOMAXPROCS(0)/2, 1), handshakeQueue),
 	}
@@ -148,8 +196,13 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	if cfg.Tap {
 		s.bridge = newBridge(cfg.MaxMACs)
 	}
-	s.adopt(&live{cfg: cfg, login: parts.Login, creds: creds})
-	if s.pool != nil && parts.Pool != nil {
+	live, err := newLive(cfg, parts.Login, creds)
+	if err != nil {
+		return nil, err
+	}
+	s.enforcer = newEnforcer(s, parts.Filter, cfg)
+	s.adopt(live)
+	if parts.Pool != nil {
 		s.readPool(parts.Pool, cfg.PoolPersist)
 	}
 	limits := tlsctl.NewLimits(tlsctl.LimitOptions{HandWindow: cfg.HandWindow, Resets: cfg.ConnectFreqInitial.N, Period: cfg.ConnectFreqInitial.Period})
@@ -192,13 +245,9 @@ func (s *Server) adopt(l *live) {
 
 // Run serves until ctx is done, tells the clients, and returns nil; or it returns what broke.
 func (s *Server) Run(ctx context.Context) error {
-	queues, err := s.parts.Device.Queues(s.parts.Lanes)
-	if err != nil {
-		s.closeParts(nil)
-		return fmt.Errorf("open queues of %s: %w", s.parts.Device.Name(), err)
-	}
-	for _, q := range queues {
-		s.lanes = append(s.lanes, newLane(s, q))
+	if err := s.openLanes(); err != nil {
+		s.closeParts()
+		return err
 	}
 	// Sessions outlive ctx: they are told that the server ends, and have a moment to say so.
 	living, stop := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -216,15 +265,19 @@ func (s *Server) Run(ctx context.Context) error {
 		default:
 		}
 	}
-	for _, l := range s.lanes {
-		s.wg.Go(func() { report("read the "+strings.ToUpper(devType(s.live.Load().cfg))+" device", l.read()) })
+	cfg := s.live.Load().cfg
+	for _, z := range s.zones {
+		for i, q := range z.queues {
+			d := &downlink{lane: s.lanes[i], zone: z, queue: q}
+			s.wg.Go(func() { report("read the "+strings.ToUpper(devType(cfg))+" device "+z.device.Name(), d.read()) })
+		}
 	}
 	for i, listener := range s.parts.UDP {
 		k := s.keepers[i]
 		s.wg.Go(func() { k.run(living) })
 		for j, sock := range listener.Sockets {
 			l := s.lanes[j%len(s.lanes)]
-			u := &uplink{lane: l, sock: sock, door: k, gate: k, merge: tun.NewCoalescer(l.queue)}
+			u := &uplink{lane: l, sock: sock, door: k, gate: k, merge: l.coalescers()}
 			s.uplinks = append(s.uplinks, u)
 			s.wg.Go(func() { report("receive on "+listener.Local.String(), u.run()) })
 		}
@@ -242,11 +295,14 @@ func (s *Server) Run(ctx context.Context) error {
 	}()
 	s.wg.Go(func() { s.watchDirectory(living) })
 	s.wg.Go(func() { s.watchHere(living) })
+	s.wg.Go(func() { s.enforcer.run(living) })
+	s.wg.Go(func() { s.share(living) })
 	if s.parts.Control != nil {
 		s.wg.Go(func() { s.serveStatus(living, s.parts.Control) })
 	}
 	s.tellConnected()
 
+	var err error
 	select {
 	case <-ctx.Done():
 		s.tellExiting(context.Cause(ctx))
@@ -257,7 +313,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stop(errors.New("server ended"))
 	late := time.AfterFunc(lastScripts, func() { hurry(errors.New("the server ends")) })
 	s.departures.wait(s.scripting) // the scripts about clients come before those about the device
-	s.closeParts(queues)
+	s.closeParts()
 	s.wg.Wait()
 	late.Stop()
 	served()
@@ -267,6 +323,25 @@ func (s *Server) Run(ctx context.Context) error {
 		s.log.Error().Str("alarm", "disk").Msg("ended without the last state of the status and pool files: the disk does not answer")
 	}
 	return err
+}
+
+// openLanes opens the devices' queues and makes the lanes: as many as the device with the most queues has.
+func (s *Server) openLanes() (err error) {
+	n := 0
+	for _, z := range s.zones {
+		if z.queues, err = z.device.Queues(s.parts.Lanes); err != nil {
+			return fmt.Errorf("open queues of %s: %w", z.device.Name(), err)
+		}
+		n = max(n, len(z.queues))
+	}
+	for i := range n {
+		queues := make([]tun.Queue, len(s.zones))
+		for j, z := range s.zones {
+			queues[j] = z.queues[i%len(z.queues)]
+		}
+		s.lanes = append(s.lanes, newLane(s, queues))
+	}
+	return nil
 }
 
 // farewellTime is how long clients have to acknowledge that the server ends.
@@ -298,7 +373,7 @@ func (s *Server) farewell() {
 }
 
 // closeParts closes all sockets and queues, which ends the loops.
-func (s *Server) closeParts(queues []tun.Queue) {
+func (s *Server) closeParts() {
 	for _, l := range s.parts.UDP {
 		for _, sock := range l.Sockets {
 			sock.Close()
@@ -308,14 +383,18 @@ func (s *Server) closeParts(queues []tun.Queue) {
 		l.Close()
 	}
 	s.streams.closeAll()
-	for _, q := range queues {
-		q.Close()
+	for _, z := range s.zones {
+		for _, q := range z.queues {
+			q.Close()
+		}
 	}
 	if s.parts.Control != nil {
 		s.parts.Control.Close()
 	}
-	if err := s.parts.Device.Close(); err != nil {
-		s.log.Warn().Err(err).Msg("close the TUN device")
+	for _, z := range s.zones {
+		if err := z.device.Close(); err != nil {
+			s.log.Warn().Err(err).Str("device", z.device.Name()).Msg("close the TUN device")
+		}
 	}
 }
 
@@ -372,7 +451,7 @@ func (s *Server) closed(c *client, err error) {
 	c.depart(g)
 	if g != nil { // its addresses are somebody else's only when the scripts know
 		last := *g // the keeper or a reload may be reading g still
-		s.revoke(&last)
+		s.revoke(c, &last)
 		s.visits.leave(c, g.name)
 	}
 	close(c.over)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -53,7 +52,7 @@ func (s *Server) readPool(file StateFile, name string) {
 	b, err := file.Load()
 	var warnings []string
 	if err == nil {
-		warnings, err = s.pool.read(bytes.NewReader(b))
+		warnings = readLeases(b, s.zones)
 	}
 	const most = 10 // lines of log, however broken the file is
 	for i, w := range warnings {
@@ -74,7 +73,7 @@ func (s *Server) readPool(file StateFile, name string) {
 		aside = "nowhere: " + failed.Error()
 	}
 	s.log.Error().Err(err).Str("alarm", "pool file").Str("kept", aside).Msg("the pool file cannot be read whole: clients may get other addresses")
-	s.pool.touch()
+	s.zones[0].leases.touch()
 }
 
 // save writes what is remembered of the pool, when it changed. A full disk stops nothing: it is tried again (F09).
@@ -82,12 +81,19 @@ func (s *Server) save() {
 	if s.parts.Pool == nil || s.live.Load().cfg.PoolPersistEvery == 0 {
 		return
 	}
-	b, changed := s.pool.changes()
+	changed := false
+	for _, z := range s.zones {
+		changed = z.leases.changes() || changed
+	}
 	if !changed {
 		return
 	}
+	b := []byte(nil)
+	for _, z := range s.zones {
+		b = z.leases.appendTo(b)
+	}
 	if err := s.parts.Pool.Save(b); err != nil {
-		s.pool.touch()
+		s.zones[0].leases.touch()
 		s.alarmOnce("pool file", err)
 	}
 }

@@ -67,9 +67,9 @@ type ClientStatus struct {
 
 // Snapshot gathers the server's state. Any goroutine.
 func (s *Server) Snapshot() Snapshot {
-	snap := Snapshot{Time: time.Now(), Started: s.started, Device: s.parts.Device.Name(), Drops: s.drops.snapshot(),
+	snap := Snapshot{Time: time.Now(), Started: s.started, Device: s.deviceNames(), Drops: s.drops.snapshot(),
 		Panics: tlsctl.Panics() + s.panics.Load(), Goroutines: runtime.NumGoroutine(), Clients: []ClientStatus{}}
-	snap.Pool.Leased, snap.Pool.Size = s.pool.usage()
+	snap.Pool.Leased, snap.Pool.Size, _ = s.usage()
 	if m := s.parts.Management; m != nil {
 		snap.Unread = m.Dropped()
 	}

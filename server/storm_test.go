@@ -84,7 +84,7 @@ func TestStorm(t *testing.T) {
 		stop()
 		others.Wait()
 		time.Sleep(2 * time.Minute)
-		if leased, _ := w.srv.pool.usage(); leased+w.srv.table.count()+w.srv.half.total != 0 {
+		if leased, _, _ := w.srv.usage(); leased+w.srv.table.count()+w.srv.half.total != 0 {
 			t.Errorf("%d leases, %d sessions, %d half-open; want nothing", leased, w.srv.table.count(), w.srv.half.total)
 		}
 		tb := w.srv.table
@@ -98,8 +98,8 @@ func TestStorm(t *testing.T) {
 				t.Errorf("peer id %d is taken", i)
 			}
 		}
-		for i := range tb.in4 {
-			if tb.in4[i].Load() != nil {
+		for i := range tb.zones[0].in4 {
+			if tb.zones[0].in4[i].Load() != nil {
 				t.Errorf("address %d is taken", i)
 			}
 		}

@@ -1,7 +1,7 @@
 package server
 
 import (
-	"encoding/binary"
+	"cmp"
 	"errors"
 	"maps"
 	"net/netip"
@@ -22,19 +22,13 @@ const peerRest = 60 * time.Second
 // session id for control packets.
 type table struct {
 	byPeer []atomic.Pointer[client]
-	// in4 and in6 hold the pool networks' addresses by offset, so that a connect copies nothing.
-	in4   []atomic.Pointer[client]
-	base4 uint32
-	in6   []atomic.Pointer[client]
-	base6 [16]byte
-	// far is every other inside address and the networks behind clients; copied by writers.
-	far atomic.Pointer[farRoutes]
+	zones  []*insideTable // by zone; their writers hold mu
 
 	mu        sync.RWMutex
 	byControl map[controlKey]*client
 	byOutside map[outside]*client  // members
 	pending   map[outside]*client  // the one session of an address that is no member yet (S017)
-	byName    map[string]*client   // members; nil with duplicate-cn
+	byName    map[string][]*client // members, the newest last
 	clients   map[*client]struct{} // all, half-open ones too
 	members   int                  // of them, published ones
 	freed     []freedPeer          // in order of time
@@ -51,17 +45,6 @@ type freedPeer struct {
 	at time.Time
 }
 
-// farRoutes is immutable.
-type farRoutes struct {
-	hosts map[netip.Addr]*client
-	nets  []farNet // longest prefix first
-}
-
-type farNet struct {
-	net netip.Prefix
-	to  *client
-}
-
 func newTable(cfg *config.Config) *table {
 	t := &table{
 		// Many times the clients, since ids rest: as many may come and go within peerRest.
@@ -70,63 +53,12 @@ func newTable(cfg *config.Config) *table {
 		byOutside: make(map[outside]*client),
 		pending:   make(map[outside]*client),
 		clients:   make(map[*client]struct{}),
+		byName:    make(map[string][]*client),
 	}
-	if !cfg.DuplicateCN {
-		t.byName = make(map[string]*client)
+	for _, p := range cfg.AllPools() {
+		t.zones = append(t.zones, newInsideTable(cfg.For(&p, nil)))
 	}
-	switch net := cfg.Addr4.Masked(); {
-	case net.IsValid() && net.Bits() >= 16 && (net.Contains(cfg.Pool4.Last) || !cfg.Pool4.Last.IsValid()):
-		a := net.Addr().As4()
-		t.base4 = binary.BigEndian.Uint32(a[:])
-		t.in4 = make([]atomic.Pointer[client], 1<<(32-net.Bits()))
-	case cfg.Pool4.First.IsValid(): // net30 and p2p without a network of the server's own
-		a := cfg.Pool4.First.As4()
-		t.base4 = binary.BigEndian.Uint32(a[:]) &^ 3
-		t.in4 = make([]atomic.Pointer[client], poolSize(cfg.Pool4)+6) // with what makes whole entries of its ends
-	}
-	if cfg.Pool6.First.IsValid() {
-		t.base6 = cfg.Pool6.First.As16()
-		t.in6 = make([]atomic.Pointer[client], poolSize(cfg.Pool6))
-	}
-	t.far.Store(&farRoutes{})
 	return t
-}
-
-// slot returns where a's client stands, if a lies in a pool network.
-func (t *table) slot(a netip.Addr) *atomic.Pointer[client] {
-	if a.Is4() {
-		b := a.As4()
-		if i := binary.BigEndian.Uint32(b[:]) - t.base4; i < uint32(len(t.in4)) {
-			return &t.in4[i]
-		}
-		return nil
-	}
-	b := a.As16()
-	if [12]byte(b[:12]) == [12]byte(t.base6[:12]) { // pools are at most 65,536 long: the rest is a 32-bit offset
-		if i := binary.BigEndian.Uint32(b[12:]) - binary.BigEndian.Uint32(t.base6[12:]); i < uint32(len(t.in6)) {
-			return &t.in6[i]
-		}
-	}
-	return nil
-}
-
-// inside returns whose inside address a is, or nil. Lanes call it.
-func (t *table) inside(a netip.Addr) *client {
-	if s := t.slot(a); s != nil {
-		if c := s.Load(); c != nil {
-			return c
-		}
-	}
-	far := t.far.Load()
-	if c := far.hosts[a]; c != nil {
-		return c
-	}
-	for i := range far.nets {
-		if far.nets[i].net.Contains(a) {
-			return far.nets[i].to
-		}
-	}
-	return nil
 }
 
 // peer returns the client with a peer id, or nil. Lanes call it.
@@ -170,11 +102,20 @@ func (t *table) enter(c *client) (older *client, ok bool) {
 }
 
 // full reports whether there are as many members as may be, and none of them is an older session of name that the new
-// one takes the place of.
-func (t *table) full(name string, max int) bool {
+// one takes the place of. sessions is how many the name may have; 0: any number.
+func (t *table) full(name string, max, sessions int) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.members >= max && t.byName[name] == nil
+	return t.members >= max && (sessions == 0 || len(t.byName[name]) < sessions)
+}
+
+// crowded reports whether a new session of name would be one too many, and none of the older ones has been silent since
+// quiet, on Server.clock, so that it could take the place of that.
+func (t *table) crowded(name string, sessions int, quiet int64) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	list := t.byName[name]
+	return sessions > 0 && len(list) >= sessions && !slices.ContainsFunc(list, func(c *client) bool { return c.rx.last.Load() < quiet })
 }
 
 var errNoPeer = errors.New("no peer id free")
@@ -202,8 +143,9 @@ func (t *table) freePeer(id datachan.PeerID, now time.Time) {
 }
 
 // publish lets the lanes find c, unless it has ended meanwhile. The newest claim wins (S050): it returns the members
-// that must end now, the one at the same outside address and the one of the same name. A member that has an inside
-// address of c, as two client files may have it, stays, but the address is its own no more.
+// that must end now, the one at the same outside address and those that are too many of the same name, the longest
+// unheard first. A member that has an inside address of c, as two client files may have it, stays, but the address is
+// its own no more.
 func (t *table) publish(c *client, m *member, iroutes []netip.Prefix) (displaced []*client, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -218,46 +160,35 @@ func (t *table) publish(c *client, m *member, iroutes []netip.Prefix) (displaced
 	if t.pending[o] == c {
 		delete(t.pending, o)
 	}
-	if t.byName != nil {
-		if old := t.byName[m.name]; old != nil && old != c && !slices.Contains(displaced, old) {
-			displaced = append(displaced, old)
-		}
-		t.byName[m.name] = c
-	}
 	if c.member.Swap(m) == nil {
 		t.members++
+		displaced = append(displaced, t.named(c, m, displaced)...)
 	}
-	far, changed := t.far.Load(), false
-	change := func() {
-		if !changed {
-			far, changed = far.copied(), true
-		}
-	}
-	for _, a := range []netip.Addr{m.addr4, m.addr6} {
-		if !a.IsValid() {
-			continue
-		}
-		if s := t.slot(a); s != nil {
-			s.Swap(c).lose(a)
-			continue
-		}
-		change()
-		far.hosts[a].lose(a)
-		far.hosts[a] = c
-	}
-	if len(iroutes) > 0 {
-		change()
-		for _, n := range iroutes {
-			far.nets = slices.DeleteFunc(far.nets, func(f farNet) bool { return f.net == n })
-			far.nets = append(far.nets, farNet{n, c})
-		}
-		slices.SortStableFunc(far.nets, func(a, b farNet) int { return b.net.Bits() - a.net.Bits() })
-	}
-	if changed {
-		t.far.Store(far)
-	}
+	t.zones[m.zone].add(c, m, iroutes)
 	t.byPeer[m.peer].Store(c)
 	return displaced, true
+}
+
+// named enters c under its name and returns those who must make room. The caller holds mu.
+func (t *table) named(c *client, m *member, gone []*client) (displaced []*client) {
+	list := slices.DeleteFunc(slices.Clone(t.byName[m.name]), func(o *client) bool { return o.gone.Load() || slices.Contains(gone, o) })
+	slices.SortStableFunc(list, func(a, b *client) int { return cmp.Compare(a.rx.last.Load(), b.rx.last.Load()) })
+	if n := len(list) + 1 - m.sessions; m.sessions > 0 && n > 0 {
+		displaced = list[:n]
+	}
+	t.byName[m.name] = append(t.byName[m.name], c)
+	return displaced
+}
+
+// repolicy changes what the lanes know of a member. A client that has ended stays as it is.
+func (t *table) repolicy(c *client, change func(*member)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if was := c.member.Load(); was != nil {
+		m := *was
+		change(&m)
+		c.member.Store(&m)
+	}
 }
 
 // lose takes an inside address from a member, if there is one. The caller holds table.mu.
@@ -273,14 +204,6 @@ func (c *client) lose(a netip.Addr) {
 		m.addr6 = netip.Addr{}
 	}
 	c.member.Store(&m)
-}
-
-func (r *farRoutes) copied() *farRoutes {
-	hosts := maps.Clone(r.hosts)
-	if hosts == nil {
-		hosts = make(map[netip.Addr]*client)
-	}
-	return &farRoutes{hosts: hosts, nets: slices.Clone(r.nets)}
 }
 
 // move follows a client to a new outside address. It refuses an address that another live session holds, unless
@@ -329,23 +252,12 @@ func (t *table) remove(c *client) {
 		return
 	}
 	t.members--
-	if t.byName[m.name] == c {
+	list := slices.DeleteFunc(t.byName[m.name], func(o *client) bool { return o == c })
+	if t.byName[m.name] = list; len(list) == 0 {
 		delete(t.byName, m.name)
 	}
 	t.byPeer[m.peer].CompareAndSwap(c, nil)
-	for _, a := range []netip.Addr{m.addr4, m.addr6} {
-		if s := t.slot(a); a.IsValid() && s != nil {
-			s.CompareAndSwap(c, nil)
-		}
-	}
-	far := t.far.Load()
-	mine := func(f farNet) bool { return f.to == c }
-	if far.hosts[m.addr4] == c || far.hosts[m.addr6] == c || slices.ContainsFunc(far.nets, mine) {
-		far = far.copied()
-		maps.DeleteFunc(far.hosts, func(_ netip.Addr, to *client) bool { return to == c })
-		far.nets = slices.DeleteFunc(far.nets, mine)
-		t.far.Store(far)
-	}
+	t.zones[m.zone].remove(c, m)
 }
 
 // all appends every client to list, half-open ones too.

@@ -35,7 +35,7 @@ func TestTopologies(t *testing.T) {
 				}
 				alice.mustReach()
 				bob.mustReach()
-				if far := w.srv.table.far.Load(); len(far.hosts) > 0 {
+				if far := w.srv.table.zones[0].far.Load(); len(far.hosts) > 0 {
 					t.Errorf("%d addresses of the pool are not found by their place", len(far.hosts))
 				}
 				w.written()

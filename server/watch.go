@@ -123,7 +123,7 @@ func (s *Server) bearable(w *watched, losing, total int) bool {
 	now := s.live.Load()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if losing <= watchFew || losing*100 <= total*watchPart {
+	if !tooMany(losing, total) {
 		w.paused = nil
 		return true
 	}
@@ -135,6 +135,9 @@ func (s *Server) bearable(w *watched, losing, total int) bool {
 	s.alarmOnce("directory", fmt.Errorf("%d of %d sessions would lose their groups or end at once: nothing is done: %w", losing, total, errTooMany))
 	return false
 }
+
+// tooMany reports whether that many of all sessions are not struck without a human's word.
+func tooMany(struck, total int) bool { return struck > watchFew && struck*100 > total*watchPart }
 
 var errTooMany = errors.New("if that is what you want, reload the server (SIGHUP)")
 
@@ -157,6 +160,3 @@ func (c *client) reidentify(now *auth.Identity) {
 	c.log.Info().Str("client", g.name).Strs("groups", now.Groups).Str("pool", now.Pool).Msg("groups changed")
 	c.srv.reevaluate(c)
 }
-
-// reevaluate has policy judge an established client anew: its groups are others than they were. Any goroutine.
-func (s *Server) reevaluate(*client) {}

@@ -52,7 +52,9 @@ type world struct {
 	cfg    *config.Config // to be changed before start
 	ca     *ctltest.Authority
 	net    *linktest.Net
-	dev    *tuntest.Device
+	dev    *tuntest.Device   // the first of devs
+	devs   []*tuntest.Device // by zone
+	filter Filter
 	device tuntest.Options
 	// wrapDevice, if not nil, goes between the server and the device.
 	wrapDevice func(tun.Device) tun.Device
@@ -126,11 +128,18 @@ func (w *world) ownCertificate(life time.Duration) {
 func (w *world) start() *world {
 	w.t.Helper()
 	w.net = linktest.New(hubAddr)
-	w.dev = tuntest.New(w.device)
-	device := tun.Device(w.dev)
-	if w.wrapDevice != nil {
-		device = w.wrapDevice(device)
+	w.devs = nil
+	var devices []tun.Device
+	for range w.cfg.AllPools() {
+		dev := tuntest.New(w.device)
+		w.devs = append(w.devs, dev)
+		device := tun.Device(dev)
+		if w.wrapDevice != nil {
+			device = w.wrapDevice(device)
+		}
+		devices = append(devices, device)
 	}
+	w.dev = w.devs[0]
 	sockets := []link.Socket{w.net.Server(), w.net.Client(hubAddr2)}
 	listeners := []UDPListener{{Local: hubAddr, Sockets: sockets}}
 	if w.apart {
@@ -138,7 +147,7 @@ func (w *world) start() *world {
 	}
 	srv, err := New(w.cfg, Parts{
 		PathMTU: w.pathMTU, UDP: listeners, TCP: []StreamListener{&doorway{streams: w.doors}},
-		Device: device, Lanes: w.lanes, Login: Login{Auth: w.login, Tokens: w.tokens, Watcher: w.watcher, Local: w.local}, Scripts: w.scripts, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
+		Devices: devices, Filter: w.filter, Lanes: w.lanes, Login: Login{Auth: w.login, Tokens: w.tokens, Watcher: w.watcher, Local: w.local}, Scripts: w.scripts, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
 	})
 	if err != nil {
 		w.t.Fatal(err)

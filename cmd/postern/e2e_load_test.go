@@ -85,7 +85,7 @@ func TestE2ELoad(t *testing.T) {
 	}
 	lanes := f.postern("status", "--lanes", "--socket", filepath.Join(f.Dir, "control.sock"))
 	t.Log(lanes)
-	for _, want := range []string{"from 0.0.0.0:1194", "to the TUN", "from the TUN", "to 0.0.0.0:1194"} {
+	for _, want := range []string{"from 0.0.0.0:1194", "to tun0", "from tun0", "to 0.0.0.0:1194"} {
 		if !regexp.MustCompile(regexp.QuoteMeta(want) + ` +[1-9]\d{3,} `).MatchString(lanes) {
 			t.Errorf("postern status --lanes shows no traffic %s:\n%s", want, lanes)
 		}

@@ -132,7 +132,7 @@ func TestE2EReload(t *testing.T) {
 	f.must(os.WriteFile(conf, append(text, "push \"route 203.0.113.0 255.255.255.0\"\nport 1195\n"...), 0o600))
 	f.must(srv.Signal(syscall.SIGHUP))
 	f.must(srv.Expect(" reloaded", 1, 10*time.Second))
-	f.must(srv.Expect("local, port or proto changed", 1, time.Second))
+	f.must(srv.Expect(`directives=["local, port or proto"]`, 1, time.Second))
 	alice.ping(lab.Lan4, 3, 56)
 	bob := f.connect("bob")
 	if !strings.Contains(bob.Output(), "route 203.0.113.0 255.255.255.0") {

@@ -42,9 +42,9 @@ func printLanes(out io.Writer, r *server.LaneReport) error {
 		for _, s := range l.Sockets {
 			line(l.Lane, fmt.Sprintf("from %v", s.Local), s.PacketsIn, s.BytesIn, s.Receives, s.Overrun+s.Truncated)
 		}
-		if q := l.Queue; q != nil {
-			line(l.Lane, "to the TUN", q.PacketsOut, q.BytesOut, q.WriteCalls, q.Dropped)
-			line(l.Lane, "from the TUN", q.PacketsIn, q.BytesIn, q.ReadCalls, 0)
+		for _, q := range l.Queues {
+			line(l.Lane, "to "+q.Device, q.PacketsOut, q.BytesOut, q.WriteCalls, q.Dropped)
+			line(l.Lane, "from "+q.Device, q.PacketsIn, q.BytesIn, q.ReadCalls, 0)
 		}
 		for _, s := range l.Sockets {
 			line(l.Lane, fmt.Sprintf("to %v", s.Local), s.PacketsOut, s.BytesOut, s.Sends, s.Unsent)

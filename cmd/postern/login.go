@@ -65,6 +65,8 @@ func (k *logins) login(cfg *config.Config) (server.Login, error) {
 			return l, err
 		}
 		l.Auth = k.totp.Require(l.Auth)
+		codes, all := k.totp, !cfg.TOTPOptional
+		l.HasFactor = func(user, factor string) bool { return factor == "totp" && (all || codes.Holds(user)) }
 		b.epoch = joined(b.epoch, k.totp.Epoch)
 	}
 	if cfg.TOTPFile != "" || b.voucher != nil { // a script alone gets passwords as they are sent

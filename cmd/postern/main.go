@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // policies' hours, also where the host knows no zones
 
 	"github.com/urfave/cli/v2"
 )

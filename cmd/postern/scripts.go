@@ -50,8 +50,8 @@ func (h *host) deviceUp(ctx context.Context, cfg *config.Config, scripts *hooks.
 		}
 	})
 	if scripts.Has(hooks.RoutePreDown) || cfg.Scripts.DownPre && scripts.Has(hooks.Down) {
-		for i, q := range h.device.queues {
-			h.device.queues[i] = lastQueue{q, before}
+		for i, q := range h.devices[0].queues {
+			h.devices[0].queues[i] = lastQueue{q, before}
 		}
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,9 +20,7 @@ import (
 
 	"postern/server"
 	"postern/server/config"
-	"postern/server/firewall"
 	"postern/server/hostnet"
-	"postern/tun"
 )
 
 // serveOptions are the flags of serve and quickstart.
@@ -136,7 +133,7 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 	attending.Go(func() { serving.attend(running, signals) })
 	defer attending.Wait()
 	defer close(running)
-	log.Info().Str("config", cfg.Path).Str("device", s.device.Name()).Strs("listen", s.listening).Msg("serving")
+	log.Info().Str("config", cfg.Path).Str("device", deviceNames(s.devices)).Strs("listen", s.listening).Msg("serving")
 	if o.ready != nil {
 		o.ready()
 	}
@@ -151,7 +148,7 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 // host is what a server took of its host, in the order to give back.
 type host struct {
 	server    *server.Server
-	device    *openDevice
+	devices   []*openDevice // one for each pool
 	listening []string
 	down      func() // the down script; nil: it is not due
 	undo      []func() error
@@ -191,10 +188,10 @@ func setUp(ctx context.Context, cfg *config.Config, desk *desk, who *logins, log
 	if err := h.listen(cfg, &parts); err != nil {
 		return h, err
 	}
-	if err := h.makeDevice(ctx, cfg, &parts, log); err != nil {
+	if err := h.makeDevices(ctx, cfg, &parts, log); err != nil {
 		return h, err
 	}
-	if err := h.guard(cfg, log); err != nil {
+	if parts.Filter, err = h.guard(cfg, log); err != nil {
 		return h, err
 	}
 	if err := h.openFiles(cfg, &parts); err != nil {
@@ -250,126 +247,6 @@ func stillReadable(cfg *config.Config, log zerolog.Logger) error {
 			log.Warn().Err(err).Str("directive", directive).Msg("cannot be read without privileges: changes of it take a restart")
 		}
 	}
-	return nil
-}
-
-// openDevice is a device whose queues are open already.
-type openDevice struct {
-	tun.Device
-	queues []tun.Queue
-}
-
-func (d *openDevice) Queues(int) ([]tun.Queue, error) { return d.queues, nil }
-
-// makeDevice makes the TUN device, gives it addresses and routes, and runs the scripts for that.
-func (h *host) makeDevice(ctx context.Context, cfg *config.Config, parts *server.Parts, log zerolog.Logger) error {
-	dev, err := tun.Open(tun.Options{Name: cfg.Dev, MTU: cfg.MTU, Plain: cfg.NoOffload, Tap: cfg.Tap, Hardware: cfg.LLAddr})
-	if err != nil {
-		return fmt.Errorf("dev %s: %w", cfg.Dev, err)
-	}
-	h.later(func() error { // when the device is gone
-		if h.down != nil {
-			h.down()
-		}
-		if parts.Scripts != nil {
-			parts.Scripts.Close()
-		}
-		return nil
-	})
-	h.later(dev.Close)
-	queues, err := dev.Queues(parts.Lanes) // now, while there are rights to
-	if err != nil {
-		return fmt.Errorf("dev %s: %w", dev.Name(), err)
-	}
-	h.device = &openDevice{dev, queues}
-	parts.Device = h.device
-	if err := h.makeRunner(cfg, parts, log); err != nil {
-		return err
-	}
-	if !cfg.Bridge { // whose network is the host's own
-		overlaps, err := hostnet.Overlaps(insideNets(cfg), dev.Name())
-		if err != nil {
-			return fmt.Errorf("look at the host's networks: %w", err)
-		}
-		for _, o := range overlaps {
-			log.Warn().Msg(o) // S087; warned of only, since an admin may mean it
-		}
-	}
-	if !cfg.NoIfconfig {
-		var addrs []netip.Prefix
-		for _, a := range []netip.Prefix{cfg.Addr4, cfg.Addr6} {
-			if a.IsValid() && !(cfg.Bridge && a == cfg.Addr4) {
-				addrs = append(addrs, a)
-			}
-		}
-		if err := tun.Configure(dev.Name(), addrs, cfg.MTU, cfg.TxQueue); err != nil {
-			return fmt.Errorf("configure %s: %w", dev.Name(), err)
-		}
-	}
-	if err := h.deviceUp(ctx, cfg, parts.Scripts, log); err != nil {
-		return err
-	}
-	if len(cfg.Routes) > 0 && !cfg.NoRouteExec {
-		routes := make([]tun.Route, len(cfg.Routes))
-		for i, r := range cfg.Routes {
-			routes[i] = tun.Route{Net: r.Net, Gateway: r.Gateway, Metric: r.Metric, Table: cfg.RouteTable}
-		}
-		undo, err := tun.AddRoutes(dev.Name(), routes)
-		if err != nil {
-			return fmt.Errorf("routes through %s: %w", dev.Name(), err)
-		}
-		h.later(undo)
-	}
-	if err := parts.Scripts.RouteUp(ctx); err != nil {
-		log.Warn().Err(err).Msg("route-up")
-	}
-	return nil
-}
-
-// insideNets is every network that lies behind the device.
-func insideNets(cfg *config.Config) []netip.Prefix {
-	var nets []netip.Prefix
-	for _, a := range []netip.Prefix{cfg.Addr4, cfg.Addr6} {
-		if a.IsValid() {
-			nets = append(nets, a.Masked())
-		}
-	}
-	for _, r := range cfg.Routes {
-		nets = append(nets, r.Net.Masked())
-	}
-	return nets
-}
-
-// guard sets up forwarding and address translation, when the configuration asks for it, and clears away what a
-// killed run left.
-func (h *host) guard(cfg *config.Config, log zerolog.Logger) error {
-	if !cfg.NAT {
-		if err := firewall.RemoveStale(h.device.Name()); err != nil {
-			log.Debug().Err(err).Msg("no nftables here: nothing to clear away")
-		}
-		return nil
-	}
-	rules := firewall.Rules{Device: h.device.Name(), Nets: insideNets(cfg), NAT: true, ClientToClient: cfg.ClientToClient}
-	for _, l := range cfg.Listen {
-		rules.Ports = append(rules.Ports, firewall.Port{Network: l.Network, Number: l.Addr.Port()})
-	}
-	fw, err := firewall.Apply(rules)
-	if err != nil {
-		return fmt.Errorf("nat: %w", err)
-	}
-	h.later(fw.Remove)
-	obstacles, err := firewall.Obstacles()
-	if err != nil {
-		return fmt.Errorf("nat: %w", err)
-	}
-	for _, o := range obstacles {
-		log.Warn().Str("chain", o).Msgf("this chain drops what it does not know: let %s through there in both directions, or clients reach nothing", h.device.Name())
-	}
-	restore, err := hostnet.EnableForwarding(cfg.Addr4.IsValid(), cfg.Addr6.IsValid())
-	if err != nil {
-		return fmt.Errorf("nat: %w", err)
-	}
-	h.later(restore)
 	return nil
 }
 

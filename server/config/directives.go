@@ -49,6 +49,7 @@ var sections = []section{
 	{"Management interface", managementRows},
 	{"Commands that are no directives", commandRows},
 	{"Directory", ldapRows},
+	{"Pools and policies", blockSectionRows},
 	{"Postern's own directives", posternRows},
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -86,8 +87,18 @@ func directivePage() string {
 			}
 			writeRows(&b, s.rows, part.stance)
 		}
+		if hasRow(s.rows, "pool") {
+			for _, kind := range []string{"pool", "policy"} {
+				fmt.Fprintf(&b, "\nLines of a `%s` block:\n\n", kind)
+				writeRows(&b, blockRows[kind], uses)
+			}
+		}
 	}
 	return b.String()
+}
+
+func hasRow(rows []row, name string) bool {
+	return slices.ContainsFunc(rows, func(r row) bool { return r.name == name })
 }
 
 func hasStance(rows []row, s stance) bool {
@@ -109,5 +120,39 @@ func writeRows(b *strings.Builder, rows []row, s stance) {
 			}
 			fmt.Fprintf(b, "| `%s` | %s |\n", strings.ReplaceAll(usage, "|", `\|`), strings.ReplaceAll(r.help, "|", `\|`))
 		}
+	}
+}
+
+// The examples of docs/policy.md can be served as they stand.
+func TestPolicyPageExamples(t *testing.T) {
+	page, err := os.ReadFile("../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMachine()
+	id := serverIdentity()
+	for name, text := range map[string]string{
+		"/etc/ssl/example-ca.pem": id.cert, "/etc/ssl/corp-ca.pem": id.cert, "/etc/postern/ldap-password": "secret\n",
+		"/etc/openvpn/pki/ca.crt": id.cert, "/etc/openvpn/pki/issued/server.crt": id.cert, "/etc/openvpn/pki/private/server.key": id.key,
+		"/etc/openvpn/pki/crl.pem": revocations(), "/etc/openvpn/tls-crypt-v2.key": v2KeyText, "/etc/openvpn/totp": "",
+	} {
+		m[name] = text
+	}
+	examples := 0
+	for i, block := range strings.Split(string(page), "```") {
+		if i%2 == 0 {
+			continue
+		}
+		examples++
+		if !strings.Contains(block, "ca pki") {
+			block = minimal + "keepalive 10 60\ntopology subnet\nldap-url ldaps://ldap.example\nldap-user-base dc=x\n" + block
+		}
+		_, r, err := load(m, "/etc/openvpn", "/etc/openvpn/server.conf", []byte(block), nil)
+		if err != nil || r.Count(Ignored) > 0 {
+			t.Errorf("%v\n%s", err, judgements(r))
+		}
+	}
+	if examples != 4 {
+		t.Errorf("%d examples were found, want 4", examples)
 	}
 }

@@ -43,6 +43,10 @@ type draft struct {
 	keyPassword           []byte     // askpass; nil without
 	fullTunnel            *directive // the push of redirect-gateway
 	directories           []*directory
+	open                  *block   // the lines that come belong to it; nil: to none
+	blocks                []*block // in order
+	ruleTargets           []*directive
+	shared, behind        []string // pushes for everybody, before and behind those of the macros
 }
 
 // enter makes the report's entry of l.

@@ -120,6 +120,10 @@ func (d *draft) chdir(l *directive) error {
 // apply takes the lines in order. All of them are tried, so that every problem is told at once.
 func (d *draft) apply(lines []*directive) {
 	for _, l := range lines {
+		if d.open != nil {
+			d.inBlock(l)
+			continue
+		}
 		refusal, ignored := l.judge()
 		d.enter(l)
 		switch {
@@ -158,6 +162,7 @@ func (d *draft) finish() {
 	d.finishCiphers()
 	d.finishLDAP()
 	d.finishTimers()
+	d.finishBlocks()
 	d.checkRules()
 	d.settle()
 	d.settleScripts()

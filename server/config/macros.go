@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -46,6 +47,7 @@ func setServer6(d *draft, l *directive) error {
 // expandMacros does what server-ipv6, server, keepalive and tcp-nodelay stand for, in OpenVPN's order: it is the order
 // of their pushes on the wire.
 func (d *draft) expandMacros() {
+	shared := slices.Clone(d.cfg.Push)
 	if d.server6.IsValid() {
 		d.expandServer6()
 	}
@@ -55,6 +57,7 @@ func (d *draft) expandMacros() {
 	if d.bridge.given {
 		d.expandBridge()
 	}
+	own := len(d.cfg.Push)
 	if d.keepalive[0] > 0 {
 		ping, timeout := d.keepalive[0], d.keepalive[1]
 		d.cfg.Ping = time.Duration(ping) * time.Second
@@ -65,6 +68,7 @@ func (d *draft) expandMacros() {
 	if d.pushNoDelay {
 		d.push("socket-flags TCP_NODELAY")
 	}
+	d.shared, d.behind = shared, slices.Clone(d.cfg.Push[own:])
 }
 
 func (d *draft) push(format string, args ...any) {

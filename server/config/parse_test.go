@@ -203,6 +203,8 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte("local :: 1 tcp6\nlocal *\nproto udp6\nldap-url ldap://x\nldap-user-filter (a=%u)\n"))
 	f.Add([]byte("config loop.conf\nsetenv opt up x\nplugin a.so\ntls-version-max 1.2\ntls-version-min 1.3\nkey-direction 1\n"))
 	f.Add([]byte("ccd-exclusive\nmssfix 1 fixed\ncompat-mode 2.4\ncipher x\nlog a\nlog-append b\ndev tap\nping 1\nkeepalive 1 9\n"))
+	f.Add([]byte(pools))
+	f.Add([]byte("pool a\npolicy b\nend\npolicy c\nmatch any\nallow policy c\nend\nend\npool d\nnetwork 10.0.0.0/24\n"))
 	m := newMachine()
 	f.Fuzz(func(t *testing.T, src []byte) {
 		c, r, err := load(m, "/etc/openvpn", "/etc/openvpn/server.conf", src, nil)

@@ -60,6 +60,7 @@ func (d *draft) checkRules() {
 // checkRole insists on a server.
 func (d *draft) checkRole() {
 	switch {
+	case !d.serverMode && d.hasPools():
 	case !d.serverMode:
 		d.refuseName("server", "this is no server's configuration: add `server 10.8.0.0 255.255.255.0`, or another network")
 		for _, name := range serverOnly {
@@ -75,7 +76,7 @@ func (d *draft) checkRole() {
 // checkAddresses compares pools with the server's own addresses.
 func (d *draft) checkAddresses() {
 	c := d.cfg
-	if d.serverMode && !c.Bridge && !c.Addr4.IsValid() && !c.Addr6.IsValid() && !d.anyRefused("server", "server-ipv6", "ifconfig", "ifconfig-ipv6") {
+	if d.serverMode && !c.Bridge && !c.Addr4.IsValid() && !c.Addr6.IsValid() && !d.hasPools() && !d.anyRefused("server", "server-ipv6", "ifconfig", "ifconfig-ipv6") {
 		d.refuseName("server", "the network inside is missing: add `server 10.8.0.0 255.255.255.0`, or another network")
 	}
 	if l := d.last["ifconfig-pool"]; l != nil && c.Pool4.First.IsValid() && (!d.server.IsValid() || d.noPool) {
@@ -93,7 +94,7 @@ func (d *draft) checkAddresses() {
 	}
 	if l := d.last["ifconfig-pool-persist"]; l != nil {
 		switch {
-		case !c.Pool4.First.IsValid() && !c.Pool6.First.IsValid():
+		case !c.Pool4.First.IsValid() && !c.Pool6.First.IsValid() && !d.hasPools():
 			d.refuse(l, "needs a pool: remove the line, or add `server` or ifconfig-pool")
 		case c.DuplicateCN:
 			d.notice(l, "with duplicate-cn nothing is remembered")

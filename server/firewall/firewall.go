@@ -4,11 +4,26 @@
 //	                        prerouting                         forward       postrouting
 //	priority      raw            mangle                        filter        srcnat        srcnat+10
 //	           +---------+    +-----------------------+     +----------+   +-----------+  +--------------+
-//	packet --> | untrack | -> | guard                 | --> | between  |-->| masquerade|->| spare        | -->
-//	           |         |    |                       |     | clients  |   |           |  |              |
-//	           | the VPN |    | tunnel: inside source?|     | none to  |   | inside -> |  | never a port |
-//	           | itself  |    | beyond: answers only  |     | none     |   | outside   |  | of the VPN   |
-//	           +---------+    +-----------------------+     +----------+   +-----------+  +--------------+
+//	packet --> | untrack | -> | guard                 | -+->| between  |-->| masquerade|->| spare        | -->
+//	           |         |    |                       |  |  | clients  |   |           |  |              |
+//	           | the VPN |    | tunnel: inside source?|  |  | none to  |   | inside -> |  | never a port |
+//	           | itself  |    | beyond: answers only  |  |  | none, or |   | outside   |  | of the VPN   |
+//	           +---------+    +-----------------------+  |  | policies |   +-----------+  +--------------+
+//	                                                     |  +----------+
+//	                                                     |  | gateway  |  input: the host's own services
+//	                                                     +->+----------+
+//
+// # Policies
+//
+// A set of addresses for each policy and family says whose packets it judges: a client that connects, leaves, or moves
+// to another policy is an element added, removed, or both, in one transaction. Packets from clients are judged one by
+// one, whatever connection they belong to, so that a rule that is gone is gone at once; what answers a connection that
+// another end has opened, by its own rights, is let through. The chains:
+//
+//	between_clients --from a client's device--> from_clients --source in policy_NAME_4, _6--> forward_NAME: its rules, drop
+//	                                                 +-- in none: drop
+//	gateway ----------from a client's device--> to_gateway ----source in policy_NAME_4, _6--> gateway_NAME: its rules, drop
+//	                                                 +-- in none: drop
 //
 // It only ever takes away. A packet that another table drops stays dropped, whatever is accepted here: on a host
 // whose forward chains drop by default the administrator lets the TUN device through there (Obstacles finds them).
@@ -21,23 +36,63 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Rules is what a table is made from.
 type Rules struct {
-	Device string         // the TUN device
-	Nets   []netip.Prefix // where clients are: the pools, and the networks behind clients
-	Ports  []Port         // where the server listens
+	// Zones are the server's devices and who is behind them. The table is named after the first one's device.
+	Zones []Zone
+	Ports []Port // where the server listens
 
-	// NAT lets packets from Nets leave the host under the host's own address.
-	NAT bool
-	// ClientToClient lets the host forward packets from client to client.
+	// ClientToClient lets the host forward packets from client to client. It says nothing where there are policies.
 	ClientToClient bool
 	// Reachable lets hosts beyond other devices open connections to clients. Without it they only get to answer.
 	Reachable bool
-	// Metadata lets clients reach the cloud's metadata service, which knows the host's credentials.
+	// Metadata lets clients reach the cloud's metadata service, which knows the host's credentials. Policies do that by
+	// naming its address.
 	Metadata bool
+	// Closed keeps clients from the host itself, but for answers, what Gateway and policies allow, and pings: of its
+	// address in the client's zone where there are policies, of any otherwise.
+	Closed  bool
+	Gateway []Rule
+	// Policies are what decides about every packet from a client, if there are any: its address is in at most one of
+	// them, and where none allows a packet it dies.
+	Policies []Policy
 }
+
+// A Zone is a TUN device and the clients behind it.
+type Zone struct {
+	Device string
+	Own    []netip.Addr   // the host's addresses on the device
+	Pools  []netip.Prefix // of the clients' own addresses
+	Behind []netip.Prefix // networks behind clients
+	// NAT lets packets of the zone leave the host under the host's own address.
+	NAT bool
+}
+
+// nets is where clients of the zone are.
+func (z *Zone) nets() []netip.Prefix { return slices.Concat(z.Pools, z.Behind) }
+
+// A Policy is what some clients may do. Update says which.
+type Policy struct {
+	Name  string
+	Rules []Rule // the first one that a packet fits decides; without one it is dropped
+}
+
+// A Rule allows or denies packets. It has one destination.
+type Rule struct {
+	Allow    bool
+	Protocol string       // "tcp", "udp", "icmp" for both kinds of it; "": any
+	To       netip.Prefix // a network; with Gateway, one of the host's addresses
+	Any      bool         // all but other clients and the host
+	Gateway  bool         // the host itself
+	Policy   string       // the clients of this one
+	Ports    []PortRange  // of tcp and udp; none: all
+}
+
+// A PortRange is ports, both ends included.
+type PortRange struct{ First, Last uint16 }
 
 // A Port is one that the server listens at, on any of the host's addresses.
 type Port struct {
@@ -52,19 +107,45 @@ var (
 	ErrTaken = errors.New("the table belongs to another process that is still running")
 )
 
-// maxDevice is the longest name of a network device.
-const maxDevice = 15
+// maxDevice is the longest name of a network device; maxPolicy is ours of a policy, which names of sets are made of.
+const (
+	maxDevice = 15
+	maxPolicy = 64
+)
 
 // tableName is the name of the table for a device.
 func tableName(device string) string { return "postern_" + device }
 
 func (r *Rules) validate() error {
-	if r.Device == "" || len(r.Device) > maxDevice {
-		return fmt.Errorf("device name %q", r.Device)
+	if len(r.Zones) == 0 {
+		return errors.New("no device")
 	}
-	for _, net := range r.Nets {
-		if !net.IsValid() {
-			return fmt.Errorf("invalid network %v", net)
+	for _, z := range r.Zones {
+		if z.Device == "" || len(z.Device) > maxDevice {
+			return fmt.Errorf("device name %q", z.Device)
+		}
+		for _, net := range z.nets() {
+			if !net.IsValid() {
+				return fmt.Errorf("invalid network %v", net)
+			}
+		}
+	}
+	known := func(name string) bool {
+		return slices.ContainsFunc(r.Policies, func(p Policy) bool { return p.Name == name })
+	}
+	for i, p := range r.Policies {
+		if p.Name == "" || len(p.Name) > maxPolicy || slices.ContainsFunc(r.Policies[:i], func(o Policy) bool { return o.Name == p.Name }) {
+			return fmt.Errorf("policy name %q", p.Name)
+		}
+		for _, rule := range p.Rules {
+			if err := rule.validate(known); err != nil {
+				return fmt.Errorf("policy %s: %w", p.Name, err)
+			}
+		}
+	}
+	for _, rule := range r.Gateway {
+		if err := rule.validate(known); err != nil || !rule.Gateway {
+			return fmt.Errorf("rule for the gateway: %+v: %w", rule, err)
 		}
 	}
 	for _, p := range r.Ports {
@@ -73,4 +154,29 @@ func (r *Rules) validate() error {
 		}
 	}
 	return nil
+}
+
+func (r *Rule) validate(known func(policy string) bool) error {
+	switch r.Protocol {
+	case "tcp", "udp":
+	case "", "icmp":
+		if len(r.Ports) > 0 {
+			return fmt.Errorf("ports of protocol %q", r.Protocol)
+		}
+	default:
+		return fmt.Errorf("protocol %q", r.Protocol)
+	}
+	if r.Policy != "" && !known(r.Policy) {
+		return fmt.Errorf("unknown policy %q", r.Policy)
+	}
+	if !r.Any && !r.Gateway && r.Policy == "" && !r.To.IsValid() {
+		return errors.New("a rule to nowhere")
+	}
+	return nil
+}
+
+// A Change moves a client's address, or a network behind it, from one policy to another.
+type Change struct {
+	Net      netip.Prefix // a single address, or a network
+	From, To string       // "": none
 }

@@ -42,7 +42,7 @@ var (
 )
 
 // newLab builds the world and takes it down after the test.
-func newLab(t *testing.T) {
+func newLab(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs network namespaces")
@@ -74,6 +74,14 @@ func newLab(t *testing.T) {
 			run(t, fmt.Sprintf("ip -n %s route add %v dev tun", ns, via))
 			run(t, fmt.Sprintf("ip -n %s route add default via %v", ns, via)+map[bool]string{true: " dev tun"}[via.Is6()])
 		}
+	}
+	// A TUN device knows no neighbours, and asks for none.
+	mac := func(ns, dev string) string {
+		return strings.TrimSpace(run(t, "ip netns exec "+ns+" cat /sys/class/net/"+dev+"/address"))
+	}
+	for ns, addr := range map[string]netip.Addr{alice: alice6, bob: bob6} {
+		run(t, fmt.Sprintf("ip -n %s neigh replace %v lladdr %s dev tun", ns, inside6, mac(server, device)))
+		run(t, fmt.Sprintf("ip -n %s neigh replace %v lladdr %s dev %s", server, addr, mac(ns, "tun"), device))
 	}
 	run(t, "ip -n "+server+" link add wan type veth peer name wan netns "+beyond)
 	for _, addr := range []string{
@@ -108,7 +116,7 @@ func routeBack(t *testing.T) {
 }
 
 // run runs a command and returns what it prints.
-func run(t *testing.T, command string) string {
+func run(t testing.TB, command string) string {
 	t.Helper()
 	f := strings.Fields(command)
 	out, err := exec.Command(f[0], f[1:]...).CombinedOutput()
@@ -131,7 +139,7 @@ func nft(t *testing.T, script string) string {
 }
 
 // within calls f in a namespace. Sockets that f opens stay there.
-func within(t *testing.T, ns string, f func() error) {
+func within(t testing.TB, ns string, f func() error) {
 	t.Helper()
 	done := make(chan error)
 	go func() {

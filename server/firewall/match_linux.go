@@ -19,17 +19,18 @@ const (
 	destination
 )
 
-// A family is an address family: where it keeps addresses in its header, and the set of those that clients have.
+// A family is an address family: where it keeps addresses in its header, and its ICMP.
 type family struct {
 	number byte
+	is6    bool
 	offset [2]uint32 // by side
 	length uint32
-	nets   string
+	icmp   byte
 }
 
 var (
-	ipv4 = family{unix.NFPROTO_IPV4, [2]uint32{12, 16}, 4, setNets4}
-	ipv6 = family{unix.NFPROTO_IPV6, [2]uint32{8, 24}, 16, setNets6}
+	ipv4 = family{unix.NFPROTO_IPV4, false, [2]uint32{12, 16}, 4, unix.IPPROTO_ICMP}
+	ipv6 = family{unix.NFPROTO_IPV6, true, [2]uint32{8, 24}, 16, unix.IPPROTO_ICMPV6}
 )
 
 // from matches packets that came through a device, or through any other.
@@ -48,18 +49,35 @@ func deviceIs(key expr.MetaKey, device string, same bool) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: name}}
 }
 
-// load matches packets of the family and loads an address of theirs.
-func (f family) load(s side) []expr.Any {
+// only matches packets of the family.
+func (f family) only() []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{f.number}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset[s], Len: f.length},
 	}
 }
 
-// address matches packets of the family whose address is one of the clients', or is none of theirs.
-func (f family) address(s side, client bool) []expr.Any {
-	return append(f.load(s), &expr.Lookup{SourceRegister: 1, SetName: f.nets, Invert: !client})
+// load matches packets of the family and loads an address of theirs.
+func (f family) load(s side) []expr.Any {
+	return append(f.only(), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset[s], Len: f.length})
+}
+
+// address matches packets of the family whose address is in a set, or is not.
+func (f family) address(s side, set string, in bool) []expr.Any {
+	return append(f.load(s), &expr.Lookup{SourceRegister: 1, SetName: set, Invert: !in})
+}
+
+// within matches packets to a network of the family.
+func (f family) within(net netip.Prefix) []expr.Any {
+	list := f.load(destination)
+	if !net.IsSingleIP() {
+		mask := make([]byte, f.length)
+		for bit := range net.Bits() {
+			mask[bit/8] |= 0x80 >> (bit % 8)
+		}
+		list = append(list, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: f.length, Mask: mask, Xor: make([]byte, f.length)})
+	}
+	return append(list, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.Masked().Addr().AsSlice()})
 }
 
 // is matches packets to one address.
@@ -81,6 +99,26 @@ func port(protocol byte, s side, set string) []expr.Any {
 	}
 }
 
+// protocol matches packets of a protocol.
+func protocol(number byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{number}},
+	}
+}
+
+// portsWithin matches packets of TCP or UDP to some ports.
+func portsWithin(p PortRange) []expr.Any {
+	number := func(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
+	list := []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}}
+	if p.First == p.Last {
+		return append(list, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: number(p.First)})
+	}
+	return append(list,
+		&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: number(p.First)},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: number(p.Last)})
+}
+
 // toHost matches packets to one of the host's own addresses.
 func toHost() []expr.Any {
 	return []expr.Any{
@@ -89,16 +127,32 @@ func toHost() []expr.Any {
 	}
 }
 
-// unanswered matches packets that belong to no connection whose other side has spoken first.
-func unanswered() []expr.Any {
+// state matches packets whose connection is in one of some states, or in none of them.
+func state(states uint32, in bool) []expr.Any {
+	op := expr.CmpOpNeq
+	if !in {
+		op = expr.CmpOpEq
+	}
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-		&expr.Bitwise{
-			SourceRegister: 1, DestRegister: 1, Len: 4,
-			Mask: native(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), Xor: native(0),
-		},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: native(0)},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: native(states), Xor: native(0)},
+		&expr.Cmp{Op: op, Register: 1, Data: native(0)},
 	}
+}
+
+// unanswered matches packets that belong to no connection whose other side has spoken first; answered the others.
+func unanswered() []expr.Any {
+	return state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED, false)
+}
+func answered() []expr.Any { return state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED, true) }
+func related() []expr.Any  { return state(expr.CtStateBitRELATED, true) }
+
+// replying matches packets of the side that has not opened their connection.
+func replying() []expr.Any {
+	const reply = 1 // IP_CT_DIR_REPLY
+	return append(state(expr.CtStateBitESTABLISHED, true),
+		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{reply}})
 }
 
 // translated matches packets of connections whose source was masqueraded.
@@ -113,6 +167,13 @@ func translated() []expr.Any {
 
 func untrack() []expr.Any    { return []expr.Any{&expr.Notrack{}} }
 func masquerade() []expr.Any { return []expr.Any{&expr.Masq{FullyRandom: true}} }
+func accept() []expr.Any     { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+func jump(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
+}
+func goTo(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
+}
 func drop() []expr.Any {
 	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
 }

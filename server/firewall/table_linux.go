@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +20,10 @@ type Firewall struct {
 	conn  *nftables.Conn // its socket owns the table
 	owned bool
 	table *nftables.Table
+	// policies are those that have sets and chains; nets are the networks in each one's sets.
+	policies []string
+	nets     map[string][]netip.Prefix
+	zones    int // that have sets
 }
 
 // Apply makes the table that the rules ask for. What a crashed server left for the same device is replaced. Where
@@ -27,11 +33,13 @@ func Apply(r Rules) (*Firewall, error) {
 	if err := r.validate(); err != nil {
 		return nil, fmt.Errorf("firewall: %w", err)
 	}
-	f, err := claim(tableName(r.Device))
+	name := tableName(r.Zones[0].Device)
+	f, err := claim(name)
 	if err != nil {
-		return nil, fmt.Errorf("firewall: table %s: %w", tableName(r.Device), err)
+		return nil, fmt.Errorf("firewall: table %s: %w", name, err)
 	}
 	f.layOut()
+	f.layOutFor(&r)
 	if err := f.fill(&r); err != nil {
 		f.Remove()
 		return nil, fmt.Errorf("firewall: table %s: %w", f.table.Name, err)
@@ -39,23 +47,146 @@ func Apply(r Rules) (*Firewall, error) {
 	return f, nil
 }
 
-// Replace puts other rules in the place of the present ones, all at once. It needs CAP_NET_ADMIN still, and the
-// device must be the same.
-func (f *Firewall) Replace(r Rules) error {
+// Replace puts other rules in the place of the present ones, all at once, and has the policies hold these addresses and
+// no others: each Change says where one is to be. It needs CAP_NET_ADMIN still, and the first device must be the same.
+// After an error everything is as it was.
+func (f *Firewall) Replace(r Rules, members ...Change) error {
 	if err := r.validate(); err != nil {
 		return fmt.Errorf("firewall: %w", err)
 	}
-	if tableName(r.Device) != f.table.Name {
-		return fmt.Errorf("firewall: table %s is not for device %s", f.table.Name, r.Device)
+	if tableName(r.Zones[0].Device) != f.table.Name {
+		return fmt.Errorf("firewall: table %s is not for device %s", f.table.Name, r.Zones[0].Device)
 	}
+	before := *f
 	f.conn.FlushTable(f.table)
-	for _, set := range []string{setNets4, setNets6, setUDP, setTCP} {
+	for _, set := range f.sets() {
 		f.conn.FlushSet(&nftables.Set{Table: f.table, Name: set})
 	}
-	if err := f.fill(&r); err != nil {
+	f.layOutFor(&r)
+	err := f.change(members)
+	if err == nil {
+		err = f.fill(&r)
+	} else {
+		f.conn.Flush() // forget what was queued; the kernel refuses it as a whole
+	}
+	if err != nil {
+		f.policies, f.nets, f.zones = before.policies, before.nets, before.zones
 		return fmt.Errorf("firewall: table %s: replace rules: %w", f.table.Name, err)
 	}
 	return nil
+}
+
+// Update makes changes, all of them or, after an error, none.
+func (f *Firewall) Update(changes []Change) error {
+	before := maps.Clone(f.nets)
+	err := f.change(changes)
+	if err == nil {
+		err = f.conn.Flush()
+	}
+	if err != nil {
+		f.nets = before
+		return fmt.Errorf("firewall: table %s: update: %w", f.table.Name, err)
+	}
+	return nil
+}
+
+// change queues changes.
+func (f *Firewall) change(changes []Change) error {
+	gone, come := make(map[string][]nftables.SetElement), make(map[string][]nftables.SetElement)
+	var touched []string
+	for _, c := range changes {
+		for _, name := range []string{c.From, c.To} {
+			if name != "" && !slices.Contains(f.policies, name) {
+				return fmt.Errorf("no policy %q", name)
+			}
+		}
+		if !c.Net.IsSingleIP() {
+			for _, name := range []string{c.From, c.To} {
+				if name != "" && !slices.Contains(touched, name) {
+					touched = append(touched, name)
+				}
+			}
+			f.nets[c.From] = slices.DeleteFunc(slices.Clone(f.nets[c.From]), func(n netip.Prefix) bool { return n == c.Net })
+			f.nets[c.To] = append(slices.Clone(f.nets[c.To]), c.Net)
+			continue
+		}
+		e := nftables.SetElement{Key: c.Net.Addr().AsSlice()}
+		if c.From != "" {
+			set := setOf(c.From, c.Net.Addr().Is6())
+			gone[set] = append(gone[set], e)
+		}
+		if c.To != "" {
+			set := setOf(c.To, c.Net.Addr().Is6())
+			come[set] = append(come[set], e)
+		}
+	}
+	delete(f.nets, "")
+	for set, elements := range gone {
+		for part := range slices.Chunk(elements, chunk) {
+			if err := f.conn.SetDeleteElements(&nftables.Set{Table: f.table, Name: set, KeyType: keyType(set)}, part); err != nil {
+				return err
+			}
+		}
+	}
+	var errs []error
+	for set, elements := range come {
+		errs = append(errs, f.add(set, elements))
+	}
+	for _, name := range touched {
+		for _, is6 := range []bool{false, true} {
+			set := netSetOf(name, is6)
+			f.conn.FlushSet(&nftables.Set{Table: f.table, Name: set})
+			errs = append(errs, f.add(set, intervals(spans(f.nets[name], is6))))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keyType is what a set of addresses holds, by the end of its name.
+func keyType(set string) nftables.SetDatatype {
+	if strings.HasSuffix(set, "6") {
+		return nftables.TypeIP6Addr
+	}
+	return nftables.TypeIPAddr
+}
+
+// The names of a policy's sets and chains.
+func setOf(policy string, is6 bool) string    { return "policy_" + policy + family46(is6) }
+func netSetOf(policy string, is6 bool) string { return "policy_" + policy + "_nets" + family46(is6) }
+func forwardChain(policy string) string       { return "forward_" + policy }
+func gatewayChain(policy string) string       { return "gateway_" + policy }
+
+func family46(is6 bool) string {
+	if is6 {
+		return "_6"
+	}
+	return "_4"
+}
+
+// zoneSet names the set of a zone's networks.
+func zoneSet(zone int, is6 bool) string {
+	name := setNets4
+	if is6 {
+		name = setNets6
+	}
+	if zone == 0 {
+		return name
+	}
+	return fmt.Sprintf("zone%d_%s", zone, name)
+}
+
+// sets lists all sets there are.
+func (f *Firewall) sets() []string {
+	list := []string{setUDP, setTCP, setPools4, setPools6}
+	for _, is6 := range []bool{false, true} {
+		for i := range f.zones {
+			list = append(list, zoneSet(i, is6))
+		}
+		for _, p := range f.policies {
+			list = append(list, setOf(p, is6), netSetOf(p, is6))
+		}
+	}
+	return list
 }
 
 // Remove deletes the table. A process that has given up CAP_NET_ADMIN can remove only a table that it owns.
@@ -196,19 +327,20 @@ func makeTable(sock *netlink.Conn, name string, flags uint32) error {
 // layOut queues the sets and chains, which stay the same whatever the rules are.
 func (f *Firewall) layOut() {
 	for _, s := range []nftables.Set{
-		{Name: setNets4, KeyType: nftables.TypeIPAddr, Interval: true},
-		{Name: setNets6, KeyType: nftables.TypeIP6Addr, Interval: true},
+		{Name: setPools4, KeyType: nftables.TypeIPAddr, Interval: true},
+		{Name: setPools6, KeyType: nftables.TypeIP6Addr, Interval: true},
 		{Name: setUDP, KeyType: nftables.TypeInetService},
 		{Name: setTCP, KeyType: nftables.TypeInetService},
 	} {
-		s.Table = f.table
-		f.conn.AddSet(&s, nil) // fails only for anonymous sets
+		f.addSet(s)
 	}
 	for _, c := range []nftables.Chain{
 		{Name: chainUntrack, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw},
 		{Name: chainUntrackOwn, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw},
 		{Name: chainGuard, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle},
 		{Name: chainBetween, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter},
+		{Name: chainGateway, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter},
+		{Name: chainFromClients}, {Name: chainToGateway},
 		{Name: chainMasquerade, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource},
 		{Name: chainSpare, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource + 10)},
 	} {
@@ -217,25 +349,73 @@ func (f *Firewall) layOut() {
 	}
 }
 
-// fill queues the elements and rules, and sends all that is queued as one batch.
-func (f *Firewall) fill(r *Rules) error {
-	add := func(set string, elements []nftables.SetElement) error {
-		const chunk = 500 // elements in one message, whose attributes must stay below 64 KiB
-		for len(elements) > 0 {
-			n := min(len(elements), chunk)
-			if err := f.conn.SetAddElements(&nftables.Set{Table: f.table, Name: set}, elements[:n]); err != nil {
-				return err
-			}
-			elements = elements[n:]
-		}
-		return nil
+func (f *Firewall) addSet(s nftables.Set) {
+	s.Table = f.table
+	f.conn.AddSet(&s, nil) // fails only for anonymous sets
+}
+
+// layOutFor queues the sets and chains of zones and policies: it adds what is missing and takes away what is no more.
+// Rules that use them have been flushed.
+func (f *Firewall) layOutFor(r *Rules) {
+	for ; f.zones < len(r.Zones); f.zones++ {
+		f.addSet(nftables.Set{Name: zoneSet(f.zones, false), KeyType: nftables.TypeIPAddr, Interval: true})
+		f.addSet(nftables.Set{Name: zoneSet(f.zones, true), KeyType: nftables.TypeIP6Addr, Interval: true})
 	}
-	if err := errors.Join(
-		add(setNets4, intervals(spans(r.Nets, false))),
-		add(setNets6, intervals(spans(r.Nets, true))),
-		add(setUDP, services(r.Ports, "udp")),
-		add(setTCP, services(r.Ports, "tcp")),
-	); err != nil {
+	var names []string
+	for _, p := range r.Policies {
+		names = append(names, p.Name)
+		if slices.Contains(f.policies, p.Name) {
+			continue
+		}
+		for _, is6 := range []bool{false, true} {
+			f.addSet(nftables.Set{Name: setOf(p.Name, is6), KeyType: keyType(family46(is6))})
+			f.addSet(nftables.Set{Name: netSetOf(p.Name, is6), KeyType: keyType(family46(is6)), Interval: true})
+		}
+		for _, chain := range []string{forwardChain(p.Name), gatewayChain(p.Name)} {
+			f.conn.AddChain(&nftables.Chain{Table: f.table, Name: chain})
+		}
+	}
+	for _, name := range f.policies {
+		if slices.Contains(names, name) {
+			continue
+		}
+		for _, chain := range []string{forwardChain(name), gatewayChain(name)} {
+			f.conn.DelChain(&nftables.Chain{Table: f.table, Name: chain})
+		}
+		for _, is6 := range []bool{false, true} {
+			f.conn.DelSet(&nftables.Set{Table: f.table, Name: setOf(name, is6)})
+			f.conn.DelSet(&nftables.Set{Table: f.table, Name: netSetOf(name, is6)})
+		}
+	}
+	f.policies, f.nets = names, make(map[string][]netip.Prefix)
+}
+
+// chunk is how many elements go into one message, whose attributes must stay below 64 KiB.
+const chunk = 500
+
+// add queues elements of a set.
+func (f *Firewall) add(set string, elements []nftables.SetElement) error {
+	for part := range slices.Chunk(elements, chunk) {
+		if err := f.conn.SetAddElements(&nftables.Set{Table: f.table, Name: set}, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill queues the elements of all sets but the policies' and the rules, and sends all that is queued as one batch.
+func (f *Firewall) fill(r *Rules) error {
+	errs := []error{f.add(setUDP, services(r.Ports, "udp")), f.add(setTCP, services(r.Ports, "tcp"))}
+	var pools []netip.Prefix
+	for i := range r.Zones {
+		z := &r.Zones[i]
+		pools = append(pools, z.Pools...)
+		for _, is6 := range []bool{false, true} {
+			errs = append(errs, f.add(zoneSet(i, is6), intervals(spans(z.nets(), is6))))
+		}
+	}
+	errs = append(errs, f.add(setPools4, intervals(spans(pools, false))), f.add(setPools6, intervals(spans(pools, true))))
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	for _, rule := range r.rules() {
@@ -275,77 +455,20 @@ func services(ports []Port, network string) []nftables.SetElement {
 }
 
 const (
-	setNets4 = "nets4" // where clients are
-	setNets6 = "nets6"
-	setUDP   = "udp_ports" // where the server listens
-	setTCP   = "tcp_ports"
+	setNets4  = "nets4" // where clients of the first zone are
+	setNets6  = "nets6"
+	setPools4 = "pools4" // clients' own addresses, of all zones
+	setPools6 = "pools6"
+	setUDP    = "udp_ports" // where the server listens
+	setTCP    = "tcp_ports"
 
-	chainUntrack    = "untrack"
-	chainUntrackOwn = "untrack_own"
-	chainGuard      = "guard"
-	chainBetween    = "between_clients"
-	chainMasquerade = "masquerade"
-	chainSpare      = "spare"
+	chainUntrack     = "untrack"
+	chainUntrackOwn  = "untrack_own"
+	chainGuard       = "guard"
+	chainBetween     = "between_clients"
+	chainFromClients = "from_clients"
+	chainGateway     = "gateway"
+	chainToGateway   = "to_gateway"
+	chainMasquerade  = "masquerade"
+	chainSpare       = "spare"
 )
-
-// metadata is where clouds keep what only the host should know.
-var metadata = []netip.Addr{netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("fd00:ec2::254")}
-
-// A rule is one line of a chain.
-type rule struct {
-	chain string
-	exprs []expr.Any
-}
-
-// rules writes the rules. Each is preceded by what nft would show, for a device tun0.
-func (r *Rules) rules() []rule {
-	var list []rule
-	add := func(chain string, parts ...[]expr.Any) {
-		var exprs []expr.Any
-		for _, p := range parts {
-			exprs = append(exprs, p...)
-		}
-		list = append(list, rule{chain, exprs})
-	}
-	dev := r.Device
-	services := []struct {
-		protocol byte
-		ports    string
-	}{{unix.IPPROTO_UDP, setUDP}, {unix.IPPROTO_TCP, setTCP}}
-
-	for _, s := range services {
-		// Connection tracking would let a client take over the VPN's port for another's packets ("port shadow").
-		// iifname != tun0 fib daddr type local udp dport @udp_ports notrack
-		add(chainUntrack, from(dev, false), toHost(), port(s.protocol, destination, s.ports), untrack())
-		// udp sport @udp_ports notrack
-		add(chainUntrackOwn, port(s.protocol, source, s.ports), untrack())
-		// iifname tun0 fib daddr type local udp dport @udp_ports drop
-		add(chainGuard, from(dev, true), toHost(), port(s.protocol, destination, s.ports), drop())
-		// A random source port that is the VPN's would shadow it too. The client tries again and gets another.
-		// oifname != tun0 udp sport @udp_ports ct status snat drop
-		add(chainSpare, to(dev, false), port(s.protocol, source, s.ports), translated(), drop())
-	}
-	for _, f := range []family{ipv4, ipv6} {
-		// iifname tun0 ip saddr != @nets4 drop
-		add(chainGuard, from(dev, true), f.address(source, false), drop())
-		if !r.Reachable {
-			// iifname != tun0 iifname != lo ip daddr @nets4 ct state != { established, related } drop
-			add(chainGuard, from(dev, false), from("lo", false), f.address(destination, true), unanswered(), drop())
-		}
-		if r.NAT {
-			// oifname != tun0 ip saddr @nets4 masquerade fully-random
-			add(chainMasquerade, to(dev, false), f.address(source, true), masquerade())
-		}
-	}
-	if !r.Metadata {
-		for _, addr := range metadata {
-			// iifname tun0 ip daddr 169.254.169.254 drop
-			add(chainGuard, from(dev, true), is(addr), drop())
-		}
-	}
-	if !r.ClientToClient {
-		// iifname tun0 oifname tun0 drop
-		add(chainBetween, from(dev, true), to(dev, true), drop())
-	}
-	return list
-}

@@ -66,10 +66,8 @@ func child(part string) *exec.Cmd {
 // rules are those of a server with NAT.
 func rules(change ...func(*firewall.Rules)) firewall.Rules {
 	r := firewall.Rules{
-		Device: device,
-		Nets:   pools,
-		NAT:    true,
-		Ports:  []firewall.Port{{"udp", 1194}, {"tcp", 443}},
+		Zones: []firewall.Zone{{Device: device, Own: []netip.Addr{inside4, inside6}, Pools: pools, NAT: true}},
+		Ports: []firewall.Port{{"udp", 1194}, {"tcp", 443}},
 	}
 	for _, c := range change {
 		c(&r)
@@ -152,7 +150,7 @@ func TestNAT(t *testing.T) {
 func TestWithoutNAT(t *testing.T) {
 	newLab(t)
 	routeBack(t)
-	apply(t, func(r *firewall.Rules) { r.NAT = false })
+	apply(t, func(r *firewall.Rules) { r.Zones[0].NAT = false })
 	for client, far := range map[netip.Addr]netip.Addr{alice4: beyond4, alice6: beyond6} {
 		c := listen(t, beyond, far, 5000)
 		send(t, listen(t, alice, client, 6000), "x", far, 5000)
@@ -210,7 +208,7 @@ func TestSourceMustBeInside(t *testing.T) {
 		expect(t, far, "honest")
 
 		// A network behind a client is inside too.
-		replace(t, f, func(r *firewall.Rules) { r.Nets = slices.Concat(pools, site) })
+		replace(t, f, func(r *firewall.Rules) { r.Zones[0].Behind = site })
 		send(t, forged, "from the site", c.far, 5000)
 		expect(t, far, "from the site")
 		replace(t, f)
@@ -483,9 +481,9 @@ func TestObstacles(t *testing.T) {
 
 func TestApplyRefuses(t *testing.T) {
 	for name, change := range map[string]func(*firewall.Rules){
-		"no device":        func(r *firewall.Rules) { r.Device = "" },
-		"device too long":  func(r *firewall.Rules) { r.Device = "sixteen-letters-" },
-		"invalid network":  func(r *firewall.Rules) { r.Nets = []netip.Prefix{{}} },
+		"no device":        func(r *firewall.Rules) { r.Zones[0].Device = "" },
+		"device too long":  func(r *firewall.Rules) { r.Zones[0].Device = "sixteen-letters-" },
+		"invalid network":  func(r *firewall.Rules) { r.Zones[0].Pools = []netip.Prefix{{}} },
 		"unknown protocol": func(r *firewall.Rules) { r.Ports = []firewall.Port{{"sctp", 1}} },
 		"port 0":           func(r *firewall.Rules) { r.Ports = []firewall.Port{{"udp", 0}} },
 	} {

@@ -13,7 +13,10 @@ var errNotLinux = fmt.Errorf("firewall: %w: not Linux", ErrUnsupported)
 func Apply(Rules) (*Firewall, error) { return nil, errNotLinux }
 
 // Replace always fails on this system.
-func (*Firewall) Replace(Rules) error { return errNotLinux }
+func (*Firewall) Replace(Rules, ...Change) error { return errNotLinux }
+
+// Update always fails on this system.
+func (*Firewall) Update([]Change) error { return errNotLinux }
 
 // Remove has nothing to remove.
 func (*Firewall) Remove() error { return nil }

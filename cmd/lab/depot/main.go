@@ -4,6 +4,8 @@
 //	depot serve ADDR              serves until killed
 //	depot get ADDR BYTES [RATE]   downloads and checks; RATE bounds it, in bytes per second
 //	depot put ADDR BYTES          uploads and checks
+//	depot echo ADDR               answers TCP connections and UDP packets until killed
+//	depot try tcp|udp ADDR        fails if that gets no answer there
 //
 // A request is one line, "get SEED BYTES RATE" or "put SEED BYTES 0"; the bytes are a ChaCha8 stream of the seed, followed
 // (get) or answered (put) by a line with their SHA-256.
@@ -49,7 +51,13 @@ func command(args []string) error {
 		}
 		return fetch(args[0], args[1], n, rate)
 	}
-	return errors.New("usage: depot serve ADDR | get ADDR BYTES [RATE] | put ADDR BYTES")
+	switch {
+	case len(args) == 2 && args[0] == "echo":
+		return echo(args[1])
+	case len(args) == 3 && args[0] == "try":
+		return try(args[1], args[2])
+	}
+	return errors.New("usage: depot serve ADDR | get ADDR BYTES [RATE] | put ADDR BYTES | echo ADDR | try tcp|udp ADDR")
 }
 
 // stream returns n reproducible bytes, hashed as they are read.
@@ -162,4 +170,54 @@ func fetch(what, addr string, n, rate int64) error {
 	}
 	fmt.Printf("%s %d bytes in %.2f s, %.0f Mbit/s, checksums equal\n", what, n, took.Seconds(), float64(n)*8/took.Seconds()/1e6)
 	return nil
+}
+
+const hello = "hello"
+
+// echo answers hello with hello.
+func echo(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	u, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	fmt.Println("echo serves on", l.Addr())
+	go func() {
+		b := make([]byte, 100)
+		for {
+			if n, from, err := u.ReadFrom(b); err == nil {
+				u.WriteTo(b[:n], from)
+			}
+		}
+	}()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			io.CopyN(conn, conn, int64(len(hello)))
+		}()
+	}
+}
+
+// try says hello, and waits two seconds for the answer.
+func try(network, addr string) error {
+	deadline := time.Now().Add(2 * time.Second)
+	conn, err := (&net.Dialer{Deadline: deadline}).Dial(network, addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(deadline)
+	if _, err := io.WriteString(conn, hello); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(conn, make([]byte, len(hello)))
+	return err
 }

@@ -1,0 +1,281 @@
+package firewall_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/server/firewall"
+)
+
+var everything = []firewall.Rule{{Allow: true, Any: true}}
+
+// policies are rules with policies: staff for alice, guests for bob.
+func policies(staff, guests []firewall.Rule) func(*firewall.Rules) {
+	return func(r *firewall.Rules) {
+		r.Closed = true
+		r.Policies = []firewall.Policy{{Name: "staff", Rules: staff}, {Name: "guests", Rules: guests}}
+	}
+}
+
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+func update(t *testing.T, f *firewall.Firewall, changes ...firewall.Change) {
+	t.Helper()
+	if err := f.Update(changes); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reaches reports whether a UDP packet comes through, from an address in a namespace to one in another.
+func reaches(t *testing.T, from string, src netip.Addr, to string, dst netip.Addr, port uint16) bool {
+	t.Helper()
+	return sends(t, listen(t, from, src, 0), to, dst, port)
+}
+
+func sends(t *testing.T, c *net.UDPConn, to string, dst netip.Addr, port uint16) bool {
+	t.Helper()
+	l := listen(t, to, dst, port)
+	defer l.Close()
+	send(t, c, "hello", dst, port)
+	l.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	_, _, err := l.ReadFromUDPAddrPort(make([]byte, 100))
+	return err == nil
+}
+
+// The first rule that a packet fits decides; without one, and without a policy, nothing goes. Membership is an element.
+func TestPolicyRules(t *testing.T) {
+	newLab(t)
+	f := apply(t, policies([]firewall.Rule{
+		{Protocol: "udp", To: host(beyond4), Ports: []firewall.PortRange{{7000, 7000}}},
+		{Allow: true, Protocol: "udp", To: netip.MustParsePrefix("192.0.2.0/24"), Ports: []firewall.PortRange{{5000, 5000}, {7000, 7010}}},
+		{Allow: true, To: netip.MustParsePrefix("2001:db8::/32")},
+		{Allow: true, Policy: "guests", Protocol: "udp", Ports: []firewall.PortRange{{6000, 6000}}},
+		{Allow: true, Gateway: true, Protocol: "udp", Ports: []firewall.PortRange{{53, 53}}},
+	}, []firewall.Rule{{Allow: true, Any: true}}))
+	check := func(step string, want map[string]bool) {
+		t.Helper()
+		for what, get := range map[string]func() bool{
+			"alice 5000":         func() bool { return reaches(t, alice, alice4, beyond, beyond4, 5000) },
+			"alice 5001":         func() bool { return reaches(t, alice, alice4, beyond, beyond4, 5001) },
+			"alice 7000":         func() bool { return reaches(t, alice, alice4, beyond, beyond4, 7000) },
+			"alice 7005":         func() bool { return reaches(t, alice, alice4, beyond, beyond4, 7005) },
+			"alice v6":           func() bool { return reaches(t, alice, alice6, beyond, beyond6, 5001) },
+			"alice ping":         func() bool { return ping(alice, beyond4) == nil },
+			"alice bob 6000":     func() bool { return reaches(t, alice, alice4, bob, bob4, 6000) },
+			"alice bob 6001":     func() bool { return reaches(t, alice, alice4, bob, bob4, 6001) },
+			"alice bob v6":       func() bool { return reaches(t, alice, alice6, bob, bob6, 6000) },
+			"bob alice":          func() bool { return reaches(t, bob, bob4, alice, alice4, 6000) },
+			"bob beyond":         func() bool { return reaches(t, bob, bob4, beyond, beyond4, 5001) },
+			"alice gateway 53":   func() bool { return reaches(t, alice, alice4, server, inside4, 53) },
+			"alice gateway 54":   func() bool { return reaches(t, alice, alice4, server, inside4, 54) },
+			"alice gateway wan":  func() bool { return reaches(t, alice, alice4, server, public4, 54) },
+			"alice gateway ping": func() bool { return ping(alice, inside4) == nil && ping(alice, inside6) == nil },
+			"alice ping wan":     func() bool { return ping(alice, public4) == nil },
+			"bob gateway 53":     func() bool { return reaches(t, bob, bob4, server, inside4, 53) },
+		} {
+			if got := get(); got != want[what] {
+				t.Errorf("%s: %s: %v, want %v", step, what, got, want[what])
+			}
+		}
+	}
+	// Pings of the gateway's own address are everybody's.
+	check("nobody is in", map[string]bool{"alice gateway ping": true})
+	update(t, f, firewall.Change{Net: host(alice4), To: "staff"}, firewall.Change{Net: host(alice6), To: "staff"},
+		firewall.Change{Net: host(bob4), To: "guests"}, firewall.Change{Net: host(bob6), To: "guests"})
+	staff := map[string]bool{"alice 5000": true, "alice 7005": true, "alice v6": true, "alice bob 6000": true, "alice bob v6": true, "bob beyond": true,
+		"alice gateway 53": true, "alice gateway ping": true}
+	check("both are in", staff)
+	update(t, f, firewall.Change{Net: host(alice4), From: "staff", To: "guests"}, firewall.Change{Net: host(alice6), From: "staff", To: "guests"})
+	check("alice has moved", map[string]bool{"alice 5000": true, "alice 5001": true, "alice 7000": true, "alice 7005": true, "alice v6": true, "alice ping": true,
+		"alice gateway ping": true, "bob beyond": true})
+	if err := f.Replace(rules(policies(everything, nil)), firewall.Change{Net: host(alice4), To: "guests"}, firewall.Change{Net: host(bob4), To: "staff"}); err != nil {
+		t.Fatal(err)
+	}
+	check("other rules and members", map[string]bool{"bob beyond": true, "alice gateway ping": true})
+	update(t, f, firewall.Change{Net: host(bob4), From: "staff"})
+	check("bob has left", map[string]bool{"alice gateway ping": true})
+}
+
+// A right that is lost ends what it had opened; what remains goes on, and so does who answers somebody else's.
+func TestPolicyChangeCutsOpenConnections(t *testing.T) {
+	newLab(t)
+	toBob := []firewall.Rule{{Allow: true, Protocol: "udp", Policy: "guests"}, {Allow: true, Any: true}}
+	f := apply(t, policies(toBob, nil))
+	update(t, f, firewall.Change{Net: host(alice4), To: "staff"}, firewall.Change{Net: host(bob4), To: "guests"})
+	near, far := listen(t, alice, alice4, 6000), listen(t, bob, bob4, 6000)
+	send(t, near, "to", bob4, 6000)
+	expect(t, far, "to")
+	send(t, far, "fro", alice4, 6000) // bob has no right of his own
+	expect(t, near, "fro")
+	out := listen(t, alice, alice4, 6001)
+	if !sends(t, out, beyond, beyond4, 5000) {
+		t.Fatal("alice does not reach beyond")
+	}
+	if err := f.Replace(rules(policies(everything, nil)), firewall.Change{Net: host(alice4), To: "staff"}, firewall.Change{Net: host(bob4), To: "guests"}); err != nil {
+		t.Fatal(err)
+	}
+	if sends(t, near, bob, bob4, 6001) {
+		t.Error("a connection outlives the rule that allowed it")
+	}
+	if !sends(t, out, beyond, beyond4, 5001) || !sends(t, out, beyond, beyond4, 5000) {
+		t.Error("what is still allowed was cut")
+	}
+}
+
+// S084: allowing everything is not allowing the metadata service; naming it is.
+func TestPolicyMetadata(t *testing.T) {
+	newLab(t)
+	service := netip.MustParseAddr("169.254.169.254")
+	run(t, fmt.Sprintf("ip -n %s addr add %v dev lo", beyond, service))
+	run(t, fmt.Sprintf("ip -n %s route add %v via %v", server, service, beyond4))
+	f := apply(t, policies(everything, nil))
+	update(t, f, firewall.Change{Net: host(alice4), To: "staff"}, firewall.Change{Net: host(bob4), To: "guests"})
+	if reaches(t, alice, alice4, beyond, service, 5000) {
+		t.Error("the metadata service is reached by `allow any`")
+	}
+	named := []firewall.Rule{{Allow: true, Any: true}, {Allow: true, Protocol: "udp", To: host(service), Ports: []firewall.PortRange{{5000, 5000}}}}
+	if err := f.Replace(rules(policies(named, everything)), firewall.Change{Net: host(alice4), To: "staff"}, firewall.Change{Net: host(bob4), To: "guests"}); err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct{ got, want bool }{
+		"alice":       {reaches(t, alice, alice4, beyond, service, 5000), true},
+		"other port":  {reaches(t, alice, alice4, beyond, service, 5001), false},
+		"other hosts": {reaches(t, alice, alice4, beyond, beyond4, 5001), true},
+		"bob":         {reaches(t, bob, bob4, beyond, service, 5000), false},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %v, want %v", what, c.got, c.want)
+		}
+	}
+}
+
+// A network behind a client is under the client's policy, whatever else it overlaps.
+func TestPolicyOfNetworksBehindClients(t *testing.T) {
+	newLab(t)
+	site := netip.MustParsePrefix("10.99.0.0/24")
+	behind := netip.MustParseAddr("10.99.0.2")
+	run(t, fmt.Sprintf("ip -n %s addr add %v dev tun", alice, behind))
+	f := apply(t, func(r *firewall.Rules) { r.Zones[0].Behind = []netip.Prefix{site} }, policies(everything, nil))
+	update(t, f, firewall.Change{Net: host(alice4), To: "staff"}, firewall.Change{Net: site, To: "guests"})
+	if reaches(t, alice, behind, beyond, beyond4, 5000) {
+		t.Error("the network has its neighbour's rights")
+	}
+	update(t, f, firewall.Change{Net: site, From: "guests", To: "staff"}, firewall.Change{Net: netip.MustParsePrefix("10.99.0.0/25"), To: "staff"})
+	if !reaches(t, alice, behind, beyond, beyond4, 5000) {
+		t.Error("the network has no rights")
+	}
+	update(t, f, firewall.Change{Net: site, From: "staff"}, firewall.Change{Net: netip.MustParsePrefix("10.99.0.0/25"), From: "staff"})
+	if reaches(t, alice, behind, beyond, beyond4, 5000) {
+		t.Error("the network keeps its rights")
+	}
+}
+
+// Without policies the host's services are closed as well, but for what is named (S084).
+func TestClosedGateway(t *testing.T) {
+	newLab(t)
+	f := apply(t, func(r *firewall.Rules) {
+		r.Closed = true
+		r.Gateway = []firewall.Rule{{Allow: true, Gateway: true, To: host(inside4), Protocol: "udp", Ports: []firewall.PortRange{{53, 53}}}}
+	})
+	for what, c := range map[string]struct{ got, want bool }{
+		"dns":             {reaches(t, alice, alice4, server, inside4, 53), true},
+		"dns, outside":    {reaches(t, alice, alice4, server, public4, 53), false},
+		"other port":      {reaches(t, alice, alice4, server, inside4, 54), false},
+		"v6":              {reaches(t, alice, alice6, server, inside6, 54), false},
+		"ping":            {ping(alice, inside4) == nil && ping(alice, inside6) == nil && ping(alice, public4) == nil, true},
+		"from the host":   {ping(server, alice4) == nil && reaches(t, server, inside4, alice, alice4, 6000), true},
+		"beyond the host": {reaches(t, alice, alice4, beyond, beyond4, 5000), true},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %v, want %v", what, c.got, c.want)
+		}
+	}
+	replace(t, f, func(r *firewall.Rules) {
+		r.Closed, r.Gateway = true, []firewall.Rule{{Allow: true, Gateway: true}}
+	})
+	if !reaches(t, alice, alice4, server, public4, 54) || !reaches(t, alice, alice6, server, inside6, 54) {
+		t.Error("an open gateway is closed")
+	}
+}
+
+// A change that cannot be made changes nothing, and the table goes on working.
+func TestFailedUpdateChangesNothing(t *testing.T) {
+	newLab(t)
+	f := apply(t, policies(everything, nil))
+	update(t, f, firewall.Change{Net: host(alice4), To: "staff"})
+	if err := f.Update([]firewall.Change{{Net: host(alice4), From: "staff"}, {Net: host(bob4), From: "staff"}}); err == nil {
+		t.Error("an address that is not in was removed")
+	}
+	if err := f.Update([]firewall.Change{{Net: host(bob4), To: "nobody"}}); err == nil || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("an unknown policy: %v", err)
+	}
+	bad := rules(policies(everything, nil))
+	bad.Policies[0].Rules = []firewall.Rule{{Allow: true, Policy: "nobody"}}
+	if err := f.Replace(bad); err == nil || errors.Is(err, firewall.ErrUnsupported) {
+		t.Errorf("rules about an unknown policy: %v", err)
+	}
+	if !reaches(t, alice, alice4, beyond, beyond4, 5000) {
+		t.Error("alice has lost her rights")
+	}
+	update(t, f, firewall.Change{Net: host(bob4), To: "staff"})
+	if !reaches(t, bob, bob4, beyond, beyond4, 5000) {
+		t.Error("bob has none")
+	}
+}
+
+// BenchmarkConnect is what a client costs that connects and leaves, with 5,000 others connected.
+func BenchmarkConnect(b *testing.B) {
+	for _, batch := range []int{1, 100} {
+		b.Run(fmt.Sprintf("%d_at_once", batch), func(b *testing.B) {
+			f := benchTable(b)
+			one := make([]firewall.Change, 0, 2*batch)
+			leave := make([]firewall.Change, 0, 2*batch)
+			for i := range batch {
+				for _, a := range []netip.Addr{netip.AddrFrom4([4]byte{10, 77, 200, byte(i)}), netip.AddrFrom16([16]byte{0xfd, 0x77, 15: byte(i)})} {
+					one = append(one, firewall.Change{Net: host(a), To: "staff"})
+					leave = append(leave, firewall.Change{Net: host(a), From: "staff"})
+				}
+			}
+			n := 0
+			for b.Loop() {
+				if err := f.Update(one); err != nil {
+					b.Fatal(err)
+				}
+				if err := f.Update(leave); err != nil {
+					b.Fatal(err)
+				}
+				n += batch
+			}
+			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "connects/s")
+		})
+	}
+}
+
+// benchTable is a table with 5,000 clients of three policies.
+func benchTable(b *testing.B) *firewall.Firewall {
+	b.Helper()
+	newLab(b)
+	r := rules(policies(everything, everything))
+	r.Zones[0].Pools = []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/64")}
+	r.Policies = append(r.Policies, firewall.Policy{Name: "others"})
+	var f *firewall.Firewall
+	within(b, server, func() (err error) {
+		f, err = firewall.Apply(r)
+		return err
+	})
+	b.Cleanup(func() { f.Remove() })
+	var all []firewall.Change
+	for i := range 5000 {
+		name := r.Policies[i%3].Name
+		all = append(all, firewall.Change{Net: host(netip.AddrFrom4([4]byte{10, 77, byte(1 + i/250), byte(i % 250)})), To: name})
+	}
+	if err := f.Replace(r, all...); err != nil {
+		b.Fatal(err)
+	}
+	return f
+}

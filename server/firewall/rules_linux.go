@@ -1,0 +1,256 @@
+package firewall
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// metadata is where clouds keep what only the host should know.
+var metadata = []netip.Addr{netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("fd00:ec2::254")}
+
+// A rule is one line of a chain.
+type rule struct {
+	chain string
+	exprs []expr.Any
+}
+
+// rules writes the rules. Each is preceded by what nft would show, for a device tun0.
+func (r *Rules) rules() []rule {
+	var list []rule
+	add := func(chain string, parts ...[]expr.Any) {
+		list = append(list, rule{chain, slices.Concat(parts...)})
+	}
+	services := []struct {
+		protocol byte
+		ports    string
+	}{{unix.IPPROTO_UDP, setUDP}, {unix.IPPROTO_TCP, setTCP}}
+	// iifname != tun0, and of all other zones too
+	var beyond, outward []expr.Any
+	for _, z := range r.Zones {
+		beyond = append(beyond, from(z.Device, false)...)
+		outward = append(outward, to(z.Device, false)...)
+	}
+
+	for _, s := range services {
+		// Connection tracking would let a client take over the VPN's port for another's packets ("port shadow").
+		// iifname != tun0 fib daddr type local udp dport @udp_ports notrack
+		add(chainUntrack, beyond, toHost(), port(s.protocol, destination, s.ports), untrack())
+		// udp sport @udp_ports notrack
+		add(chainUntrackOwn, port(s.protocol, source, s.ports), untrack())
+		for _, z := range r.Zones {
+			// iifname tun0 fib daddr type local udp dport @udp_ports drop
+			add(chainGuard, from(z.Device, true), toHost(), port(s.protocol, destination, s.ports), drop())
+		}
+		// A random source port that is the VPN's would shadow it too. The client tries again and gets another.
+		// oifname != tun0 udp sport @udp_ports ct status snat drop
+		add(chainSpare, outward, port(s.protocol, source, s.ports), translated(), drop())
+	}
+	for i, z := range r.Zones {
+		for _, f := range []family{ipv4, ipv6} {
+			nets := zoneSet(i, f.is6)
+			// iifname tun0 ip saddr != @nets4 drop
+			add(chainGuard, from(z.Device, true), f.address(source, nets, false), drop())
+			if !r.Reachable {
+				// iifname != tun0 iifname != lo ip daddr @nets4 ct state != { established, related } drop
+				add(chainGuard, beyond, from("lo", false), f.address(destination, nets, true), unanswered(), drop())
+			}
+			if z.NAT {
+				// oifname != tun0 ip saddr @nets4 masquerade fully-random
+				add(chainMasquerade, outward, f.address(source, nets, true), masquerade())
+			}
+		}
+	}
+	named := slices.ContainsFunc(r.Policies, func(p Policy) bool { return slices.ContainsFunc(p.Rules, isMetadata) })
+	if !r.Metadata && !named {
+		for _, z := range r.Zones {
+			for _, addr := range metadata {
+				// iifname tun0 ip daddr 169.254.169.254 drop
+				add(chainGuard, from(z.Device, true), is(addr), drop())
+			}
+		}
+	}
+	list = append(list, r.gatewayRules()...)
+	if len(r.Policies) > 0 {
+		return append(list, r.policyRules(named)...)
+	}
+	if !r.ClientToClient {
+		for _, z := range r.Zones {
+			for _, other := range r.Zones {
+				// iifname tun0 oifname tun0 drop
+				add(chainBetween, from(z.Device, true), to(other.Device, true), drop())
+			}
+		}
+	}
+	return list
+}
+
+// isMetadata reports whether a rule is about the metadata service alone.
+func isMetadata(r Rule) bool {
+	return r.To.IsValid() && slices.ContainsFunc(metadata, func(a netip.Addr) bool { return r.To == netip.PrefixFrom(a, a.BitLen()) })
+}
+
+// gatewayRules keep clients from the host itself.
+func (r *Rules) gatewayRules() (list []rule) {
+	if !r.Closed {
+		return nil
+	}
+	add := func(chain string, parts ...[]expr.Any) {
+		list = append(list, rule{chain, slices.Concat(parts...)})
+	}
+	for _, z := range r.Zones {
+		// iifname tun0 jump to_gateway
+		add(chainGateway, from(z.Device, true), jump(chainToGateway))
+	}
+	// ct state { established, related } accept
+	add(chainToGateway, answered(), accept())
+	for _, p := range []byte{unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6} {
+		if len(r.Policies) == 0 {
+			// meta l4proto icmp accept
+			add(chainToGateway, protocol(p), accept())
+			continue
+		}
+		for _, z := range r.Zones {
+			for _, own := range z.Own {
+				if own.Is6() == (p == unix.IPPROTO_ICMPV6) {
+					// iifname tun0 meta l4proto icmp ip daddr 10.8.0.1 accept
+					add(chainToGateway, from(z.Device, true), protocol(p), is(own), accept())
+				}
+			}
+		}
+	}
+	for _, g := range r.Gateway {
+		for _, exprs := range g.expressions() {
+			add(chainToGateway, exprs)
+		}
+	}
+	for _, p := range r.Policies {
+		list = append(list, dispatch(chainToGateway, &p, gatewayChain(p.Name))...)
+		for _, rule := range p.Rules {
+			if rule.Gateway {
+				for _, exprs := range rule.expressions() {
+					add(gatewayChain(p.Name), exprs)
+				}
+			}
+		}
+		// drop
+		add(gatewayChain(p.Name), drop())
+	}
+	add(chainToGateway, drop())
+	return list
+}
+
+// policyRules judge what is forwarded from clients. named is whether a policy speaks of the metadata service.
+func (r *Rules) policyRules(named bool) (list []rule) {
+	add := func(chain string, parts ...[]expr.Any) {
+		list = append(list, rule{chain, slices.Concat(parts...)})
+	}
+	for _, z := range r.Zones {
+		// iifname tun0 jump from_clients
+		add(chainBetween, from(z.Device, true), jump(chainFromClients))
+	}
+	// Who answers needs no right of its own: whoever opened the connection had it, and is judged packet by packet.
+	// ct state established ct direction reply accept
+	add(chainFromClients, replying(), accept())
+	for _, p := range []byte{unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6} {
+		// meta l4proto icmp ct state related accept
+		add(chainFromClients, protocol(p), related(), accept())
+	}
+	for _, p := range r.Policies {
+		chain := forwardChain(p.Name)
+		list = append(list, dispatch(chainFromClients, &p, chain)...)
+		if named {
+			for _, rule := range p.Rules {
+				if isMetadata(rule) {
+					for _, exprs := range rule.expressions() {
+						add(chain, exprs)
+					}
+				}
+			}
+			for _, addr := range metadata {
+				// ip daddr 169.254.169.254 drop
+				add(chain, is(addr), drop())
+			}
+		}
+		for _, rule := range p.Rules {
+			if rule.Gateway || isMetadata(rule) {
+				continue
+			}
+			for _, exprs := range rule.expressions() {
+				add(chain, exprs)
+			}
+		}
+		add(chain, drop())
+	}
+	add(chainFromClients, drop())
+	return list
+}
+
+// dispatch sends the packets of a policy's clients to a chain.
+func dispatch(in string, p *Policy, chain string) (list []rule) {
+	for _, f := range []family{ipv4, ipv6} {
+		for _, set := range []string{setOf(p.Name, f.is6), netSetOf(p.Name, f.is6)} {
+			// ip saddr @policy_staff_4 goto forward_staff
+			list = append(list, rule{in, slices.Concat(f.address(source, set, true), goTo(chain))})
+		}
+	}
+	return list
+}
+
+// expressions writes a rule as lines: one for each family, protocol, set and range of ports.
+func (r *Rule) expressions() (lines [][]expr.Any) {
+	verdict := drop
+	if r.Allow {
+		verdict = accept
+	}
+	var where [][]expr.Any
+	for _, f := range []family{ipv4, ipv6} {
+		var proto []expr.Any
+		switch r.Protocol {
+		case "tcp":
+			proto = protocol(unix.IPPROTO_TCP)
+		case "udp":
+			proto = protocol(unix.IPPROTO_UDP)
+		case "icmp":
+			proto = protocol(f.icmp)
+		}
+		// Allowing a network is not allowing the clients in it.
+		notClients := []expr.Any(nil)
+		if r.Allow {
+			notClients = f.address(destination, poolSet(f.is6), false)
+		}
+		switch {
+		case r.Policy != "":
+			for _, set := range []string{setOf(r.Policy, f.is6), netSetOf(r.Policy, f.is6)} {
+				where = append(where, slices.Concat(f.address(destination, set, true), proto))
+			}
+		case r.To.IsValid() && r.To.Addr().Is6() != f.is6:
+		case r.Gateway && r.To.IsValid():
+			where = append(where, slices.Concat(f.within(r.To), proto))
+		case r.Gateway:
+			where = append(where, slices.Concat(f.only(), proto))
+		case r.Any:
+			where = append(where, slices.Concat(f.only(), notClients, proto))
+		default:
+			where = append(where, slices.Concat(f.within(r.To), notClients, proto))
+		}
+	}
+	for _, w := range where {
+		if len(r.Ports) == 0 {
+			lines = append(lines, slices.Concat(w, verdict()))
+		}
+		for _, p := range r.Ports {
+			lines = append(lines, slices.Concat(w, portsWithin(p), verdict()))
+		}
+	}
+	return lines
+}
+
+func poolSet(is6 bool) string {
+	if is6 {
+		return setPools6
+	}
+	return setPools4
+}
