@@ -128,7 +128,7 @@ func filterRule(rule config.Rule) firewall.Rule {
 	return out
 }
 
-// ownDNS lets clients ask the name server at the gateway's address in their pool, when it is pushed to them.
+// ownDNS lets clients ask the name server at the gateway's address in their pool, when it is ours or pushed to them.
 func ownDNS(p *config.Pool, own []netip.Addr, policies []config.Policy) (rules []firewall.Rule) {
 	push := slices.Clone(p.Push)
 	for _, policy := range policies {
@@ -137,7 +137,7 @@ func ownDNS(p *config.Pool, own []netip.Addr, policies []config.Policy) (rules [
 		}
 	}
 	for _, a := range own {
-		if !slices.ContainsFunc(push, func(text string) bool { return namesDNS(text, a) }) {
+		if len(p.DNSForward) == 0 && !slices.ContainsFunc(push, func(text string) bool { return namesDNS(text, a) }) {
 			continue
 		}
 		for _, proto := range []string{"udp", "tcp"} {

@@ -127,12 +127,17 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 	}
 	defer s.tearDown(log)
 
-	serving := &serving{srv: s.server, from: from, who: who, process: logs.process, sup: sup, end: end, remap: cfg.RemapUSR1, log: log}
+	serving := &serving{srv: s.server, from: from, who: who, process: logs.process, names: &s.names, sup: sup, end: end, remap: cfg.RemapUSR1, log: log}
 	running := make(chan struct{})
 	var attending sync.WaitGroup
 	attending.Go(func() { serving.attend(running, signals) })
 	defer attending.Wait()
 	defer close(running)
+	serve, unserve := context.WithCancel(context.WithoutCancel(ctx))
+	var naming sync.WaitGroup
+	s.names.run(serve, &naming, log)
+	defer naming.Wait()
+	defer unserve()
 	log.Info().Str("config", cfg.Path).Str("device", deviceNames(s.devices)).Strs("listen", s.listening).Msg("serving")
 	if o.ready != nil {
 		o.ready()
@@ -150,6 +155,7 @@ type host struct {
 	server    *server.Server
 	devices   []*openDevice // one for each pool
 	listening []string
+	names     names
 	down      func() // the down script; nil: it is not due
 	undo      []func() error
 }
@@ -192,6 +198,9 @@ func setUp(ctx context.Context, cfg *config.Config, desk *desk, who *logins, log
 		return h, err
 	}
 	if parts.Filter, err = h.guard(cfg, log); err != nil {
+		return h, err
+	}
+	if err := h.listenNames(cfg, log); err != nil {
 		return h, err
 	}
 	if err := h.openFiles(cfg, &parts); err != nil {

@@ -29,6 +29,7 @@ type serving struct {
 	srv     *server.Server
 	from    source
 	who     *logins
+	names   *names
 	process *process
 	sup     *supervisor
 	end     context.CancelCauseFunc
@@ -95,6 +96,13 @@ func (s *serving) reload() error {
 	kept, err := s.srv.Reload(cfg, login)
 	if err != nil {
 		return err
+	}
+	restart, err := s.names.reload(cfg)
+	if err != nil {
+		return err
+	}
+	if restart {
+		kept = append(kept, "dns-forward")
 	}
 	s.process.adopt(cfg)
 	s.remap = cfg.RemapUSR1

@@ -62,6 +62,7 @@ type Config struct {
 	Pools         []Pool   // Postern: pool blocks; AllPools has the one of server too
 	Policies      []Policy // Postern: policy blocks, in order; none: everybody may do the same
 	GatewayAccess []Rule   // Postern: gateway-access
+	DNSForward    []DNSForward
 
 	Push              []string     // in the order they go on the wire, macros' pushes included
 	PushConstraint    netip.Prefix // what fixed IPv4 addresses should be in; others are warned of

@@ -39,6 +39,8 @@ func TestValues(t *testing.T) {
 		{"multihome same-interface", func(c *Config) any { return [2]bool{c.Multihome, c.SameInterface} }, [2]bool{true, true}},
 		{"bind-dev eth1\nmark 4294967295\nmtu-disc yes\npasstos", func(c *Config) any { return []any{c.BindDev, c.Mark, c.MTUDisc, c.PassTOS} }, []any{"eth1", uint32(1<<32 - 1), "yes", true}},
 		{"proto tcp-server\nport-share 127.0.0.1 https", func(c *Config) any { return c.PortShare.Target() }, "127.0.0.1:443"},
+		{"dns-forward 10.0.0.53\ndns-forward [fd00::53]:5353 corp.example Lab.example.", func(c *Config) any { return fmt.Sprint(c.DNSForward) },
+			"[{10.0.0.53:53 []} {[fd00::53]:5353 [corp.example Lab.example.]}]"},
 		{"proto tcp-server\nproxy-protocol-from 192.0.2.0/24 2001:db8::1\nproxy-protocol-from 198.51.100.1", func(c *Config) any { return fmt.Sprint(c.Balancers) },
 			"[192.0.2.0/24 2001:db8::1/128 198.51.100.1/32]"},
 		{"dev tap", func(c *Config) any { return []any{c.Dev, c.Tap, c.Bridge, c.MaxMACs, c.Push} }, []any{"tap", true, false, 256, []string{"route-gateway 10.9.0.1", "ping 10", "ping-restart 60"}}},

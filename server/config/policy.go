@@ -25,6 +25,8 @@ type Pool struct {
 	Push         []string // all that is pushed to its clients, in order
 	// Down and Up bound what all clients of the pool move together, in bits a second; 0: nothing does.
 	Down, Up int64
+	// DNSForward is whom the gateway asks for its clients; nobody: they are not served.
+	DNSForward []DNSForward
 
 	own bool // made by a block: nothing of it is in Config's own fields
 }
@@ -65,7 +67,7 @@ func (c *Config) AllPools() []Pool {
 	var all []Pool
 	if c.Addr4.IsValid() || c.Addr6.IsValid() || len(c.Pools) == 0 {
 		all = append(all, Pool{Name: DefaultPool, Dev: c.Dev, Addr4: c.Addr4, Addr6: c.Addr6, Range4: c.Pool4, Range6: c.Pool6,
-			Bits6: c.Pool6Bits, Routes: c.Routes, NAT: c.NAT, Push: c.Push})
+			Bits6: c.Pool6Bits, Routes: c.Routes, NAT: c.NAT, Push: c.Push, DNSForward: c.DNSForward})
 	}
 	return append(all, c.Pools...)
 }

@@ -28,6 +28,7 @@ var poolRows = []row{
 	use("dev", "NAME", "The pool's TUN device; default `tun-` and the pool's name.", setPoolDev),
 	use("route", "NET...", "Networks that clients of the pool reach through the tunnel: it is pushed to them.", addBlockRoute).each(),
 	use("dns", "ADDRESS...", "DNS servers for clients of the pool.", addBlockDNS).each(),
+	use("dns-forward", "ADDRESS[:PORT] [ZONE...]", "A name server that the gateway asks for clients of the pool, which ask it at the gateway's address; with zones, only about names in them.", addPoolDNSForward).each(),
 	use("push", "\"TEXT\"", "Send this option to clients of the pool, besides those that everybody gets.", addBlockPush).each(),
 	use("behind", "NET...", "Networks behind clients of the pool (`iroute` in their files): the kernel sends them into the device.", addPoolBehind).each(),
 	use("nat", "yes|no", "Whether clients of the pool leave the gateway under its own address; default what the line outside of blocks says, before or behind.", setPoolNAT),
@@ -364,6 +365,7 @@ func (d *draft) finishBlocks() {
 		}
 	}
 	d.checkBlocks()
+	d.checkDNSForward()
 }
 
 func (d *draft) finishPool(b *block) {

@@ -27,6 +27,7 @@ var posternRows = []row{
 		d.cfg.NAT, err = yesNo(l.args[0])
 		return err
 	}),
+	use("dns-forward", "ADDRESS[:PORT] [ZONE...]", "A name server that the gateway asks for its clients, which ask it at its own address inside; with zones, only about names in them. Several lines add up: for a name those of the longest zone it is in are asked, in their order. Clients must be told: `push \"dhcp-option DNS 10.8.0.1\"`.", addDNSForward).each(),
 	use("leak-guard", "yes|no", "Whether a pushed `redirect-gateway` is completed for each client, so that nothing goes past the tunnel: IPv6 goes through it too, or is blocked for clients without an IPv6 address; and where name servers are pushed and used, other ones and local networks are blocked (block-outside-dns, block-local). Default yes.", func(d *draft, l *directive) error {
 		yes, err := yesNo(l.args[0])
 		d.cfg.NoLeakGuard = err == nil && !yes

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -67,6 +68,9 @@ func NewRules(zones []Zone, allow []netip.Prefix) (*Rules, error) {
 	slices.SortStableFunc(r.zones, func(a, b Zone) int { return dns.CountLabel(b.Name) - dns.CountLabel(a.Name) })
 	return r, nil
 }
+
+// Canonical is the one form of a zone's name: in lower case, with a dot at its end.
+func Canonical(zone string) string { return dns.CanonicalName(zone) }
 
 // upstreams returns whom to ask about a name, those that failed lately last; nil for nobody.
 func (r *Rules) upstreams(name string, now time.Time) []netip.AddrPort {
@@ -198,8 +202,14 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	return err
 }
 
-// handle answers one question.
+// handle answers one question. What one peer sends may cost an answer, and not the process (F04).
 func (f *Forwarder) handle(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
+	defer func() {
+		if p := recover(); p != nil {
+			f.failed.Add(1)
+			f.log.Error().Bytes("stack", debug.Stack()).Str("alarm", "panic").Msg("a question was dropped by a panic")
+		}
+	}()
 	rules := f.rules.Load()
 	from := sourceOf(w.RemoteAddr())
 	if !slices.ContainsFunc(rules.Allow, func(p netip.Prefix) bool { return p.Contains(from) }) {
