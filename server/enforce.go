@@ -50,7 +50,7 @@ type enforcer struct {
 // its older session.
 type holder struct {
 	c      *client
-	policy string
+	policy string // "" when a reload has taken it away, and c is not judged again yet
 }
 
 type filterOrder struct {
@@ -242,11 +242,11 @@ func (e *enforcer) reload(o filterOrder) {
 				kept = append(kept, holder{h.c, policy})
 			} else if o.replace.Policy(h.policy) != nil {
 				kept = append(kept, h) // admitted while the reload was prepared: judged again behind it
+			} else {
+				kept = append(kept, holder{c: h.c}) // under none until it is judged again, or gone
 			}
 		}
-		if e.holders[net] = kept; len(kept) == 0 {
-			delete(e.holders, net)
-		}
+		e.holders[net] = kept
 	}
 	err := e.filter.Replace(o.replace, e.all())
 	if err == nil {
@@ -276,11 +276,13 @@ func (e *enforcer) policyOf(net netip.Prefix) string {
 	return list[len(list)-1].policy
 }
 
-// all is every address with its policy.
+// all is every address that is under a policy, with it.
 func (e *enforcer) all() []FilterChange {
 	list := make([]FilterChange, 0, len(e.holders))
 	for net := range e.holders {
-		list = append(list, FilterChange{Net: net, To: e.policyOf(net)})
+		if policy := e.policyOf(net); policy != "" {
+			list = append(list, FilterChange{Net: net, To: policy})
+		}
 	}
 	return list
 }

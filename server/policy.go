@@ -182,30 +182,37 @@ const restartKeeping = tlsctl.Message("RESTART,[P]")
 func (s *Server) reevaluate(c *client) {
 	s.reevaluating.Lock()
 	defer s.reevaluating.Unlock()
+	for !s.reevaluated(c) {
+	}
+}
+
+// reevaluated reports whether c was judged by what is known of it: its login may have become another meanwhile. The
+// caller holds reevaluating.
+func (s *Server) reevaluated(c *client) bool {
 	l, g := s.live.Load(), c.decided()
 	if g == nil || len(l.policies) == 0 || c.gone.Load() {
-		return
+		return true
 	}
 	r, err := s.judge(l, g.subject())
 	if err != nil {
 		denial := (*tlsctl.Denial)(nil)
 		errors.As(err, &denial)
 		s.deny(c, denial.Public, fmt.Errorf("policy: %w", denial.Err))
-		return
+		return true
 	}
 	if r.zone != g.ruling.zone {
 		c.log.Info().Str("client", g.name).Str("policy", r.policy.Name).Str("pool", r.zone.name).Msg("the policy asks for another pool: client told to connect again")
 		c.session.Shutdown(restartKeeping)
-		return
+		return true
 	}
 	moved, ok := c.regrant(g.who, r)
 	if !ok {
-		return // somebody knows more by now, and will call
+		return false
 	}
 	s.enforcer.move(c, r.terms().Name)
 	c.applyTerms(l, &r)
 	if !moved {
-		return // what else has changed of its pushes is repushAll's
+		return true // what else has changed of its pushes is repushAll's
 	}
 	c.log.Info().Str("client", g.name).Str("policy", r.terms().Name).Str("was", g.ruling.terms().Name).Msg("policy changed")
 	s.wg.Go(func() { // its file is read again, which may take as long as a disk does
@@ -214,6 +221,7 @@ func (s *Server) reevaluate(c *client) {
 			c.session.Shutdown(restartKeeping)
 		}
 	})
+	return true
 }
 
 // regrant puts another ruling in the place of the one there is, and reports whether the policy is another. It does
@@ -246,11 +254,17 @@ func (s *Server) consequences(l *live) (ending, total int) {
 			continue
 		}
 		total++
-		if r, err := s.judge(l, g.subject()); err != nil || r.zone != g.ruling.zone {
+		if s.ends(l, g, g.subject()) {
 			ending++
 		}
 	}
 	return ending, total
+}
+
+// ends reports whether a client's session would end, or move to another pool, if it were of that subject.
+func (s *Server) ends(l *live, g *granted, of *Subject) bool {
+	r, err := s.judge(l, of)
+	return err != nil || r.zone != g.ruling.zone
 }
 
 // enforceTime is how long a login waits for the packet filter.

@@ -357,6 +357,88 @@ func TestReloadedPolicies(t *testing.T) {
 	})
 }
 
+// Who was admitted under a policy that a reload takes away meanwhile is under none, and under another once judged anew.
+func TestPolicyGoneDuringLogin(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		f, _ := w.policies()
+		e, c, later := w.srv.enforcer, &client{srv: w.srv}, &client{srv: w.srv}
+		a := netip.MustParsePrefix("10.20.0.2/32")
+		if err := e.enter(w.ctx, c, "staff", []netip.Prefix{a}); err != nil {
+			t.Fatal(err)
+		}
+		next := *w.srv.live.Load().cfg
+		next.Policies = next.Policies[1:]
+		if err := e.replace(w.ctx, &next, nil); err != nil {
+			t.Fatal(err)
+		}
+		if f.size() != 0 {
+			t.Errorf("after the reload the filter holds %v", f.holders)
+		}
+		e.move(c, "lab")
+		time.Sleep(time.Second)
+		if got := f.of(a.Addr()); got != "lab" {
+			t.Errorf("judged anew: under %q", got)
+		}
+		if err := e.enter(w.ctx, later, "guests", []netip.Prefix{a}); err != nil {
+			t.Fatal(err)
+		}
+		e.leave(c)
+		e.leave(later)
+		time.Sleep(time.Second)
+		if f.size() != 0 || len(e.holders) != 0 {
+			t.Errorf("after the end the filter holds %v, the enforcer %v", f.holders, e.holders)
+		}
+	})
+}
+
+// A renegotiation in the middle of a reload does not keep a client from what the reload brings.
+func TestRenegotiationDuringReload(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		f, r := w.policies()
+		r.set("alice", "cn=staff,dc=x")
+		alice := w.user("alice", 1, ctltest.V27.Apply).connect()
+		next := *w.srv.live.Load().cfg
+		next.Policies = slices.Clone(next.Policies)
+		next.Policies[0].Name, next.Policies[0].Factor = "other", "totp"
+		c := w.srv.table.all(nil)[0]
+		login := w.srv.live.Load().login
+		n := 0
+		login.HasFactor = func(string, string) bool { // asked while she is judged: twice before the filter has the new rules
+			if n++; n == 3 {
+				again := *c.decided().who
+				c.reidentify(&again)
+			}
+			return true
+		}
+		if _, err := w.srv.Reload(&next, login); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if got := c.decided().ruling.policy.Name; got != "other" || f.of(alice.addr4()) != "other" || n < 3 {
+			t.Errorf("alice is under %q, in the filter under %q", got, f.of(alice.addr4()))
+		}
+	})
+}
+
+// A change of the directory that would move very many to another pool waits for an administrator.
+func TestManyMovedAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		_, r := w.policies(func(c *config.Config) { c.Policies[0], c.Policies[2] = c.Policies[2], c.Policies[0] })
+		for i := range 10 {
+			name := fmt.Sprint("user", i)
+			r.set(name, "cn=staff,dc=x")
+			w.user(name, 10+i).connect()
+		}
+		for i := range 10 { // they lose nothing, but guests come first
+			r.set(fmt.Sprint("user", i), "cn=guests,dc=x", "cn=staff,dc=x")
+		}
+		w.look()
+		if got := w.log.count("groups changed") + w.log.count("another pool"); got != 0 || w.log.count("10 of 10 sessions") == 0 {
+			t.Errorf("done in spite of that:\n%s", w.log)
+		}
+	})
+}
+
 // Hours and the policy's session timeout end sessions; outside the hours nobody gets in.
 func TestPolicyTimes(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {

@@ -84,9 +84,10 @@ func (s *Server) look(ctx context.Context, w auth.Watcher, before *watched) {
 	}
 	losing := 0
 	for _, change := range changes {
-		list := sessions[change.Name]
-		if len(list) > 0 && loses(list[0].decided().who, change.Now) {
-			losing += len(list)
+		for _, c := range sessions[change.Name] {
+			if s.loses(c.decided(), change.Now) {
+				losing++
+			}
 		}
 	}
 	if !s.bearable(before, losing, total) {
@@ -108,12 +109,14 @@ func (s *Server) look(ctx context.Context, w auth.Watcher, before *watched) {
 	}
 }
 
-// loses reports whether a user is to lose anything: the session, or a group.
-func loses(was, is *auth.Identity) bool {
-	if is == nil {
+// loses reports whether a client is to lose anything: the session, or a group, or its pool.
+func (s *Server) loses(g *granted, is *auth.Identity) bool {
+	if is == nil || slices.ContainsFunc(g.who.Groups, func(group string) bool { return !slices.Contains(is.Groups, group) }) {
 		return true
 	}
-	return slices.ContainsFunc(was.Groups, func(g string) bool { return !slices.Contains(is.Groups, g) })
+	of := g.subject()
+	of.Login = is
+	return s.ends(s.live.Load(), g, of)
 }
 
 // bearable reports whether what a look has found may be done. When it strikes very many at once, then that is more

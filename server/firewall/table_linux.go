@@ -57,6 +57,11 @@ func (f *Firewall) Replace(r Rules, members ...Change) error {
 	if tableName(r.Zones[0].Device) != f.table.Name {
 		return fmt.Errorf("firewall: table %s is not for device %s", f.table.Name, r.Zones[0].Device)
 	}
+	for _, m := range members {
+		if !slices.ContainsFunc(r.Policies, func(p Policy) bool { return p.Name == m.To }) {
+			return fmt.Errorf("firewall: table %s: replace rules: no policy %q", f.table.Name, m.To)
+		}
+	}
 	before := *f
 	f.conn.FlushTable(f.table)
 	for _, set := range f.sets() {
