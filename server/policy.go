@@ -71,6 +71,15 @@ func (list policies) choose(of *Subject) *config.Policy {
 	return nil
 }
 
+// PolicyFor returns the policy that a configuration gives a client: nil when none matches, and when there are none.
+func PolicyFor(cfg *config.Config, of *Subject) (*config.Policy, error) {
+	list, err := newPolicies(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return list.choose(of), nil
+}
+
 // fits reports whether all conditions hold.
 func (m *match) fits(of *Subject) bool {
 	for _, g := range m.groups {

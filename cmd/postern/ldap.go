@@ -138,7 +138,17 @@ func testLDAP(ctx context.Context, out io.Writer, cfg *config.Config, user strin
 	for _, r := range who.Routes {
 		line("route", r.String())
 	}
-	for _, remark := range testRemarks(cfg, who) {
+	policy, err := testPolicy(cfg, who)
+	if err != nil {
+		return err
+	}
+	if policy.problem != "" {
+		fmt.Fprintf(out, "FAILED: %s\n", policy.problem)
+		last = ""
+		line("what to do", policy.remedy)
+		return cli.Exit("", 1)
+	}
+	for _, remark := range append(policy.remarks, testRemarks(cfg, who)...) {
 		line("policy", remark)
 	}
 	switch {

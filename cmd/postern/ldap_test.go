@@ -41,6 +41,9 @@ func TestLDAPTest(t *testing.T) {
 		}
 		return out.String(), err
 	}
+	grouped := []string{"pool people", "network 10.99.0.0/24", "end",
+		"policy laptops", "match ldap-group " + slapdtest.UsersGroup + " cert-ou Laptops", "pool people", "end",
+		"policy inner", "match ldap-group " + slapdtest.Department, "pool people", "end"}
 	for _, c := range []struct {
 		user, password, want string
 		more                 []string
@@ -56,6 +59,10 @@ func TestLDAPTest(t *testing.T) {
 		{"erin", "erin-secret", "FAILED: the password must be changed first", nil, false},
 		{"alice", "", "FAILED: the CA of the server's certificate is not known", []string{"ldap-tls-ca pki/ca.crt"}, false},
 		{"alice", "", "FAILED: the base of the search does not exist", []string{"ldap-user-base ou=nowhere,dc=example,dc=net"}, false},
+		{"heidi", "", "policy                      inner, pool people\n", grouped, true},
+		{"alice", "", "policy                      laptops, pool people, with a certificate of the unit", grouped, true},
+		{"alice", "", "none with another certificate: the login is refused", grouped, true},
+		{"heidi", "", "FAILED: no policy matches", []string{"pool people", "network 10.99.0.0/24", "end", "policy none", "match user zoe", "pool people", "end"}, false},
 	} {
 		out, err := run(c.user, c.password, c.more...)
 		if !strings.Contains(out, c.want) || (err == nil) != c.in {
