@@ -2,15 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
+	"net"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"postern/auth/slapdtest"
 	"postern/cmd/lab"
 )
 
@@ -181,20 +184,163 @@ func TestE2EPolicyMatrix(t *testing.T) {
 	// Nothing is left of any of it after SIGKILL and a new start.
 	f.must(srv.Signal(syscall.SIGKILL))
 	<-srv.Done()
+	f.must(lab.Until(5*time.Second, func() error { return f.leftovers("ip", "-o", "link", "show", "type", "tun") }))
 	again := f.serveConf(f.policyConf(append(policies, labPolicy...)...))
 	out, err := f.Host("router").Run(f.ctx, "nft", "list", "table", "inet", "postern_tun-staff")
 	f.must(err)
 	if strings.Contains(out, "10.80.0.2") || strings.Contains(out, "policy_less") {
 		t.Errorf("a killed server's rules are still there:\n%s", out)
 	}
+	out, err = f.Host("router").Run(f.ctx, "nft", "list", "tables")
+	f.must(err)
+	if n := strings.Count(out, "postern"); n != 1 {
+		t.Errorf("%d tables after the new start:\n%s", n, out)
+	}
 	f.must(again.Signal(syscall.SIGTERM))
 	f.must(again.Wait(10 * time.Second))
-	if out, err := f.Host("router").Run(f.ctx, "nft", "list", "tables"); err != nil || strings.Contains(out, "postern") {
-		t.Errorf("tables after the end: %v %s", err, out)
+	f.must(f.leftovers("nft", "list", "tables"))
+	f.must(f.leftovers("ip", "-o", "link", "show", "type", "tun"))
+}
+
+// leftovers is an error when a command on the gateway's host still finds a table or a device of a server's.
+func (f *field) leftovers(command ...string) error {
+	out, err := f.Host("router").Run(f.ctx, command...)
+	if err == nil && (strings.Contains(out, "postern") || strings.Contains(out, "tun-")) {
+		err = fmt.Errorf("left behind: %s", out)
 	}
-	for _, dev := range []string{"tun-staff", "tun-guests", "tun-lab"} {
-		if _, err := os.Stat("/sys/class/net/" + dev); err == nil {
-			t.Errorf("device %s outlives the server", dev)
+	return err
+}
+
+// A user whom the directory moves to another group while connected is under the other policy within the time between two
+// looks: the same connection, the other matrix, and no ping is lost to what stays allowed (F03, L22).
+func TestE2EPolicyFollowsDirectory(t *testing.T) {
+	f := policyField(t, "alice", "bob")
+	d, ldap := f.directory("ldaps")
+	srv := f.serveConf(f.policyConf(append(ldap, "ldap-refresh 2",
+		"policy bob", "match user bob", "pool guests", "allow any", "end",
+		"policy admins", "match ldap-group "+slapdtest.AdminsGroup, "pool staff",
+		"allow icmp 172.29.7.0/24", "allow icmp fd00:29::/64", "allow udp 172.29.7.0/24 7002", "allow tcp gateway 7001", "end",
+		"policy users", "match ldap-group "+slapdtest.UsersGroup, "pool staff",
+		"allow tcp 172.29.7.0/24 7001", "allow udp fd00:29::/64", "allow icmp 172.29.7.0/24", "allow icmp fd00:29::/64", "allow policy bob", "allow tcp gateway 7002", "end",
+		"policy rest", "match any", "pool lab", "end")...))
+	alice := f.connect("alice", f.credentials("alice-login", "alice", "alice-secret"))
+	f.connect("bob", f.credentials("bob-login", "bob", "bob-secret"))
+	const g4, g6, bob4, bob6 = "10.80.0.1", "fd00:80::1", "10.81.0.2", "fd00:81::1000"
+	all := attempts(g4, g6, bob4, bob6)
+	always := []string{"ping " + g4, "ping " + g6, "ping " + lab.Lan4, "ping " + lab.Lan6}
+	alice.matrix("users", all, append([]string{"tcp 172.29.7.2 7001", "udp fd00:29::2 7001", "udp fd00:29::2 7002",
+		"ping " + bob4, "tcp " + bob4 + " 7001", "tcp " + bob4 + " 7002", "udp " + bob4 + " 7001", "udp " + bob4 + " 7002",
+		"ping " + bob6, "tcp " + bob6 + " 7001", "tcp " + bob6 + " 7002", "udp " + bob6 + " 7001", "udp " + bob6 + " 7002",
+		"tcp " + g4 + " 7002", "tcp " + g6 + " 7002", "tcp 172.29.7.1 7002"}, always...)...)
+
+	var during sync.WaitGroup
+	for _, to := range []string{lab.Lan4, lab.Lan6} {
+		during.Go(func() {
+			p, err := alice.host.Ping(f.ctx, to, 700, 56, 20*time.Millisecond) // longer than all that is waited for below
+			if err != nil {
+				t.Error(err)
+			}
+			if p.Lost() > 0 {
+				t.Errorf("%d of %d pings to %s were lost", p.Lost(), p.Sent, to)
+			}
+		})
+	}
+	entry := "uid=alice," + slapdtest.UserBase
+	f.must(d.Modify(fmt.Sprintf("dn: %s\nchangetype: modify\ndelete: member\nmember: %s\n\ndn: %s\nchangetype: modify\nadd: uniqueMember\nuniqueMember: %s\n",
+		slapdtest.UsersGroup, entry, slapdtest.AdminsGroup, entry)))
+	f.must(srv.Expect("policy changed", 1, 10*time.Second))
+	alice.matrix("admins", all, append([]string{"udp 172.29.7.2 7002", "tcp " + g4 + " 7001", "tcp " + g6 + " 7001", "tcp 172.29.7.1 7001"}, always...)...)
+	during.Wait()
+	if n := strings.Count(alice.Output(), completed); n != 1 {
+		t.Errorf("alice connected %d times", n)
+	}
+}
+
+// A policy's limits hold within 5 % in each direction, by the bytes of packets inside the tunnel, when twice as much is
+// offered.
+func TestE2EPolicyLimit(t *testing.T) {
+	f := newField(t, "alice")
+	const down, up = 20e6, 10e6
+	f.serveConf(f.policyConf("policy staff", "match any", "pool staff", "allow udp 172.29.7.0/24", "limit down 20mbit up 10mbit", "end"))
+	alice := f.connect("alice")
+	var near, far *net.UDPConn
+	f.must(f.Host("lan").Do(func() (err error) {
+		far, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(lab.Lan4), Port: 7003})
+		return err
+	}))
+	defer far.Close()
+	f.must(alice.host.Do(func() (err error) {
+		near, err = net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.ParseIP(lab.Lan4), Port: 7003})
+		return err
+	}))
+	defer near.Close()
+	_, err := near.Write([]byte("hello"))
+	f.must(err)
+	f.must(far.SetReadDeadline(time.Now().Add(10 * time.Second)))
+	_, back, err := far.ReadFromUDPAddrPort(make([]byte, 100)) // where the gateway's address translation leads to alice
+	f.must(err)
+	f.must(far.SetReadDeadline(time.Time{}))
+
+	flows := []struct {
+		name    string
+		limit   float64
+		send    func([]byte) (int, error)
+		receive *net.UDPConn
+		got     atomic.Int64
+	}{
+		{name: "down", limit: down, send: func(b []byte) (int, error) { return far.WriteToUDPAddrPort(b, back) }, receive: near},
+		{name: "up", limit: up, send: near.Write, receive: far},
+	}
+	const payload, headers = 1200, 28
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	for i := range flows {
+		flow := &flows[i]
+		f.must(flow.receive.SetReadBuffer(4 << 20))
+		go func() { // until its socket is closed
+			b := make([]byte, 2*payload)
+			for {
+				n, err := flow.receive.Read(b)
+				if errors.Is(err, net.ErrClosed) {
+					return
+				}
+				if err == nil {
+					flow.got.Add(int64(n + headers))
+				}
+			}
+		}()
+		go func() {
+			b := make([]byte, payload)
+			tick := time.NewTicker(2 * time.Millisecond)
+			defer tick.Stop()
+			began, sent := time.Now(), 0.0
+			for ctx.Err() == nil {
+				for due := time.Since(began).Seconds() * 2 * flow.limit / 8; sent < due; sent += payload + headers {
+					_, _ = flow.send(b) // what the host cannot take is as good as dropped
+				}
+				<-tick.C
+			}
+		}()
+	}
+	for i := range flows {
+		f.must(lab.Until(10*time.Second, func() error { // what may come at once is through
+			if n := flows[i].got.Load(); float64(n) < flows[i].limit/8 {
+				return fmt.Errorf("%s: %d bytes have come", flows[i].name, n)
+			}
+			return nil
+		}))
+	}
+	const long = 8 * time.Second
+	before := [2]int64{flows[0].got.Load(), flows[1].got.Load()}
+	began := time.Now()
+	time.Sleep(long)
+	after := [2]int64{flows[0].got.Load(), flows[1].got.Load()}
+	took := time.Since(began).Seconds()
+	for i := range flows {
+		rate := float64(after[i]-before[i]) * 8 / took
+		t.Logf("%s: %.2f Mbit/s of %.0f", flows[i].name, rate/1e6, flows[i].limit/1e6)
+		if rate < flows[i].limit*0.95 || rate > flows[i].limit*1.05 {
+			t.Errorf("%s: %.2f Mbit/s, want %.0f within 5 %%", flows[i].name, rate/1e6, flows[i].limit/1e6)
 		}
 	}
 }
