@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,14 +23,17 @@ import (
 //	alice ---+
 //	         +--- [pttun0] server [wan] --- beyond
 //	bob -----+
-const (
-	alice  = "ptfw-alice"
-	bob    = "ptfw-bob"
-	server = "ptfw-server"
-	beyond = "ptfw-beyond"
+var (
+	alice  = prefix + "alice"
+	bob    = prefix + "bob"
+	server = prefix + "server"
+	beyond = prefix + "beyond"
 
-	device = "pttun0"
+	// prefix is that of this process: other runs have theirs.
+	prefix = fmt.Sprintf("ptfw%d-", os.Getpid())
 )
+
+const device = "pttun0"
 
 var (
 	alice4, alice6   = netip.MustParseAddr("10.77.0.2"), netip.MustParseAddr("fd77::2")
@@ -41,6 +45,9 @@ var (
 	pools = []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24"), netip.MustParsePrefix("fd77::/64")}
 )
 
+// link is the server's end of a namespace's veth pair.
+func link(ns string) string { return "to-" + strings.TrimPrefix(ns, prefix) }
+
 // newLab builds the world and takes it down after the test.
 func newLab(t testing.TB) {
 	t.Helper()
@@ -49,9 +56,13 @@ func newLab(t testing.TB) {
 	}
 	raze := func() {
 		for _, line := range strings.Split(run(t, "ip netns list"), "\n") {
-			if name, _, _ := strings.Cut(line, " "); strings.HasPrefix(name, "ptfw-") {
-				run(t, "ip netns delete "+name)
+			name, _, _ := strings.Cut(line, " ")
+			pid, _, _ := strings.Cut(strings.TrimPrefix(name, "ptfw"), "-")
+			owner, err := strconv.Atoi(pid)
+			if !strings.HasPrefix(name, "ptfw") || err != nil || owner != os.Getpid() && unix.Kill(owner, 0) == nil {
+				continue // not ours, nor of a run that was killed
 			}
+			run(t, "ip netns delete "+name)
 		}
 	}
 	raze()
@@ -66,8 +77,8 @@ func newLab(t testing.TB) {
 	}
 	run(t, "ip -n "+server+" link add "+device+" type bridge")
 	for ns, addrs := range map[string][2]netip.Addr{alice: {alice4, alice6}, bob: {bob4, bob6}} {
-		run(t, fmt.Sprintf("ip -n %s link add %.12s type veth peer name tun netns %s", server, ns, ns))
-		run(t, fmt.Sprintf("ip -n %s link set %.12s master %s up", server, ns, device))
+		run(t, fmt.Sprintf("ip -n %s link add %s type veth peer name tun netns %s", server, link(ns), ns))
+		run(t, fmt.Sprintf("ip -n %s link set %s master %s up", server, link(ns), device))
 		run(t, "ip -n "+ns+" link set tun up")
 		for i, via := range []netip.Addr{inside4, inside6} {
 			run(t, fmt.Sprintf("ip -n %s addr add %v dev tun nodad", ns, addrs[i]))
