@@ -178,6 +178,10 @@ func TestPolicyOfNetworksBehindClients(t *testing.T) {
 	if reaches(t, alice, behind, beyond, beyond4, 5000) {
 		t.Error("the network keeps its rights")
 	}
+	update(t, f, firewall.Change{Net: host(alice4), From: "staff", To: "guests"}, firewall.Change{Net: netip.PrefixFrom(alice4, 24).Masked(), To: "staff"})
+	if reaches(t, alice, alice4, beyond, beyond4, 5000) {
+		t.Error("a client has the rights of a network that is behind another")
+	}
 }
 
 // Without policies the host's services are closed as well, but for what is named (S084).

@@ -126,8 +126,8 @@ func (r *Rules) gatewayRules() (list []rule) {
 			add(chainToGateway, exprs)
 		}
 	}
+	list = append(list, r.dispatch(chainToGateway, gatewayChain)...)
 	for _, p := range r.Policies {
-		list = append(list, dispatch(chainToGateway, &p, gatewayChain(p.Name))...)
 		for _, rule := range p.Rules {
 			if rule.Gateway {
 				for _, exprs := range rule.expressions() {
@@ -158,9 +158,9 @@ func (r *Rules) policyRules(named bool) (list []rule) {
 		// meta l4proto icmp ct state related accept
 		add(chainFromClients, protocol(p), related(), accept())
 	}
+	list = append(list, r.dispatch(chainFromClients, forwardChain)...)
 	for _, p := range r.Policies {
 		chain := forwardChain(p.Name)
-		list = append(list, dispatch(chainFromClients, &p, chain)...)
 		if named {
 			for _, rule := range p.Rules {
 				if isMetadata(rule) {
@@ -188,12 +188,15 @@ func (r *Rules) policyRules(named bool) (list []rule) {
 	return list
 }
 
-// dispatch sends the packets of a policy's clients to a chain.
-func dispatch(in string, p *Policy, chain string) (list []rule) {
-	for _, f := range []family{ipv4, ipv6} {
-		for _, set := range []string{setOf(p.Name, f.is6), netSetOf(p.Name, f.is6)} {
-			// ip saddr @policy_staff_4 goto forward_staff
-			list = append(list, rule{in, slices.Concat(f.address(source, set, true), goTo(chain))})
+// dispatch sends the packets of each policy's clients to its chain. A client's own address comes before a network that
+// another has behind it.
+func (r *Rules) dispatch(in string, chain func(policy string) string) (list []rule) {
+	for _, set := range []func(policy string, is6 bool) string{setOf, netSetOf} {
+		for _, p := range r.Policies {
+			for _, f := range []family{ipv4, ipv6} {
+				// ip saddr @policy_staff_4 goto forward_staff
+				list = append(list, rule{in, slices.Concat(f.address(source, set(p.Name, f.is6), true), goTo(chain(p.Name)))})
+			}
 		}
 	}
 	return list
