@@ -186,8 +186,15 @@ func TestE2ELDAPFrozen(t *testing.T) {
 	defer p.Kill()
 	f.must(srv.Expect("asking for a login", crowd+1, 30*time.Second)) // bob's was the first
 	busy := f.status().Goroutines
+	// Beside the tunnel the same machine is as busy: what these pings wait for is nobody's doing.
+	beside := make(chan lab.Pings, 1)
+	go func() {
+		p, _ := b.host.Ping(f.ctx, f.Host("router").Wan4.String(), pings, 56, 10*time.Millisecond) // its answers count, not its end
+		beside <- p
+	}()
 	during, err := b.host.Ping(f.ctx, lab.Lan4, pings, 56, 10*time.Millisecond)
 	f.must(err)
+	control := <-beside
 	if out := grep(srv.Output(), "login ended"); out != "" {
 		t.Errorf("logins were over before the pings were: %s", out)
 	}
@@ -196,10 +203,11 @@ func TestE2ELDAPFrozen(t *testing.T) {
 		t.Errorf("%d pings of %d lost while %d logins were pending", during.Lost(), during.Sent, crowd)
 	}
 	was, is := percentile(before.RTTs, 99), percentile(during.RTTs, 99)
-	t.Logf("p99 %v before, %v with %d logins pending; %d goroutines before, %d then", was, is, crowd, calm, busy)
+	machine := percentile(control.RTTs, 99)
+	t.Logf("p99 %v before, %v with %d logins pending, %v beside the tunnel; %d goroutines before, %d then", was, is, crowd, machine, calm, busy)
 	// Below 20 ms both are noise of a busy machine: a lane that waited for the directory would show seconds.
-	if is > max(2*was, 20*time.Millisecond) {
-		t.Errorf("p99 %v with logins pending, %v before", is, was)
+	if is > max(2*was, 20*time.Millisecond, 3*machine) {
+		t.Errorf("p99 %v with logins pending, %v before, %v beside the tunnel", is, was, machine)
 	}
 	if most := calm + 4*crowd + 5*32; busy > most { // a few of each session, a few of each connection to the directory
 		t.Errorf("%d goroutines with %d logins pending, want at most %d", busy, crowd, most)
