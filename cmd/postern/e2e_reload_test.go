@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,14 +16,15 @@ import (
 	"time"
 
 	"postern/cmd/lab"
+	"postern/server/datachan"
+	"postern/tlsctl/ctltest"
 )
 
 // A hundred clients with traffic; a reload brings a new server certificate, a new revocation list, one more route and
 // another client file. No ping is lost, the revoked client is out, the next renegotiation shows the new certificate, and
-// who connects anew has the route and the file's options. (That clients of 2.7 get the route without reconnecting is
-// package server's TestReloadUpdatesPushes.)
+// who connects anew has the route and the file's options. A client that behaves as 2.7 does has the route at once.
 func TestE2EReloadUnderLoad(t *testing.T) {
-	f := newField(t, "alice", "bob", "mallory", "load")
+	f := newField(t, "alice", "bob", "mallory", "load", "newer")
 	f.postern("pki", "crl", "--dir", f.pki)
 	f.postern("pki", "server", "--dir", f.pki, "gateway2")
 	ccd := filepath.Join(f.Dir, "ccd")
@@ -31,6 +36,7 @@ func TestE2EReloadUnderLoad(t *testing.T) {
 	alice := f.connect("alice", "reneg-sec 10")
 	bob := f.connect("bob")
 	mallory := f.connect("mallory")
+	newer := f.connectPeer("newer", ctltest.V27)
 	const others = 97
 	crowd, err := f.Host("load").Start("crowd.log", f.vpnload(), "-json", "-strict", "-remote", f.Host("router").Wan4.String()+":1194",
 		"-ca", f.pki+"/ca.crt", "-ca-key", f.pki+"/private/ca.key", "-peer", lab.Lan4+":5201", "-n", fmt.Sprint(others), "-storm", "50",
@@ -39,7 +45,7 @@ func TestE2EReloadUnderLoad(t *testing.T) {
 	f.must(err)
 	connected := func() int { return strings.Count(srv.Output(), "client connected") }
 	f.must(lab.Until(60*time.Second, func() error {
-		if n := connected(); n < others+3 {
+		if n := connected(); n < others+4 {
 			return fmt.Errorf("%d clients are connected", n)
 		}
 		return nil
@@ -83,6 +89,9 @@ func TestE2EReloadUnderLoad(t *testing.T) {
 	f.must(srv.Expect(" reloaded", 1, 10*time.Second))
 	f.must(mallory.Expect("AUTH_FAILED,certificate revoked", 1, 20*time.Second))
 	f.must(alice.Expect("VERIFY OK: depth=0, CN=gateway2", 1, 30*time.Second))
+	if m, err := newer.AwaitMessage(f.ctx, "PUSH_UPDATE,"); err != nil || !strings.Contains(m, "route 192.168.70.0 255.255.255.0") {
+		t.Errorf("a client of 2.7 heard %q, %v: want the new route", m, err)
+	}
 	if n := strings.Count(alice.Output(), completed); n != 1 {
 		t.Errorf("alice connected %d times, want once", n)
 	}
@@ -121,4 +130,45 @@ func TestE2EReloadUnderLoad(t *testing.T) {
 	if slices.Contains(after, "route 192.168.71.0 255.255.255.0") {
 		t.Errorf("the old client file still counts: %q", after)
 	}
+}
+
+// connectPeer connects a scripted client of a version from a host, with the certificate of its name.
+func (f *field) connectPeer(host string, p *ctltest.Profile) *ctltest.Client {
+	f.t.Helper()
+	cert, err := tls.LoadX509KeyPair(filepath.Join(f.pki, "issued", host+".crt"), filepath.Join(f.pki, "private", host+".key"))
+	f.must(err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(f.read(filepath.Join(f.pki, "ca.crt"))))
+	var conn net.Conn
+	f.must(f.Host(host).Do(func() (err error) {
+		conn, err = net.Dial("udp", fmt.Sprintf("%v:1194", f.Host("router").Wan4))
+		return err
+	}))
+	cfg := ctltest.Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots, ServerName: "gateway", InsecureSkipVerify: true}}
+	p.Apply(&cfg)
+	cfg.CryptV2 = false // the server has no wrap
+	c := ctltest.NewClient(func(pkt []byte) { conn.Write(pkt) }, cfg)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		b := make([]byte, 4096)
+		for {
+			n, err := conn.Read(b)
+			if err != nil {
+				return
+			}
+			if _, data := datachan.ParseHeader(b[:n]); !data {
+				c.Deliver(slices.Clone(b[:n]))
+			}
+		}
+	}()
+	f.t.Cleanup(func() {
+		c.Close()
+		conn.Close()
+		<-read
+	})
+	ctx, cancel := context.WithTimeout(f.ctx, 30*time.Second)
+	defer cancel()
+	f.must(c.Connect(ctx))
+	return c
 }
