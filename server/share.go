@@ -116,6 +116,7 @@ func (s *sharer) note(from netip.AddrPort, ours net.Addr) (forget func(), err er
 	}
 	name := filepath.Join(s.cfg.Dir, openVPNAddress(at.AddrPort()))
 	if err := os.WriteFile(name, []byte(openVPNAddress(from)), 0o640); err != nil {
+		os.Remove(name) // it may be there, and hold half an address
 		return nil, err
 	}
 	return func() { os.Remove(name) }, nil
