@@ -88,7 +88,7 @@ func keepPools(now, next *config.Config) (kept []string) {
 			continue
 		}
 		want := changed.Pools[at]
-		if is.Push, is.Down, is.Up = want.Push, want.Down, want.Up; !reflect.DeepEqual(*is, want) {
+		if is.Push, is.Down, is.Up, is.DNSForward = want.Push, want.Down, want.Up, want.DNSForward; !reflect.DeepEqual(*is, want) {
 			kept = append(kept, "pool "+is.Name)
 		}
 	}

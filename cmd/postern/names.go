@@ -15,19 +15,26 @@ import (
 // names are the name services of a server: one for each pool that has dns-forward lines, on the gateway's addresses in it.
 type names struct {
 	byPool map[string]*dnsforward.Forwarder
+	allow  map[string][]netip.Prefix // by pool: who may ask; a pool's networks stay as long as the server runs
 }
 
 // listenNames opens the name services, while there are rights to.
 func (h *host) listenNames(cfg *config.Config, log zerolog.Logger) error {
-	h.names.byPool = make(map[string]*dnsforward.Forwarder)
+	h.names.byPool, h.names.allow = make(map[string]*dnsforward.Forwarder), make(map[string][]netip.Prefix)
 	for _, p := range cfg.AllPools() {
 		if len(p.DNSForward) == 0 {
 			continue
 		}
-		rules, err := nameRules(&p)
+		// Its clients, and networks behind them.
+		allow := p.Nets()
+		for _, r := range p.Routes {
+			allow = append(allow, r.Net.Masked())
+		}
+		rules, err := nameRules(&p, allow)
 		if err != nil {
 			return err
 		}
+		h.names.allow[p.Name] = allow
 		var at []netip.AddrPort
 		for _, a := range []netip.Prefix{p.Addr4, p.Addr6} {
 			if a.IsValid() {
@@ -44,12 +51,8 @@ func (h *host) listenNames(cfg *config.Config, log zerolog.Logger) error {
 	return nil
 }
 
-// nameRules are whom a pool's name service asks, and for whom: its clients, and networks behind them.
-func nameRules(p *config.Pool) (*dnsforward.Rules, error) {
-	allow := p.Nets()
-	for _, r := range p.Routes {
-		allow = append(allow, r.Net.Masked())
-	}
+// nameRules are whom a pool's name service asks, and for whom.
+func nameRules(p *config.Pool, allow []netip.Prefix) (*dnsforward.Rules, error) {
 	var zones []dnsforward.Zone
 	add := func(name string, server netip.AddrPort) {
 		for i := range zones {
@@ -86,24 +89,26 @@ func (n *names) run(ctx context.Context, running *sync.WaitGroup, log zerolog.Lo
 	}
 }
 
-// reload takes over whom to ask. It reports whether there is something that only a restart can change.
-func (n *names) reload(cfg *config.Config) (restart bool, err error) {
+// prepare returns what takes over whom to ask, and whether there is something that only a restart can change.
+func (n *names) prepare(cfg *config.Config) (adopt func(), restart bool, err error) {
 	next := make(map[string]*dnsforward.Rules)
 	for _, p := range cfg.AllPools() {
 		if len(p.DNSForward) == 0 {
 			continue
 		}
-		if next[p.Name], err = nameRules(&p); err != nil {
-			return false, err
+		if next[p.Name], err = nameRules(&p, n.allow[p.Name]); err != nil {
+			return nil, false, err
 		}
 		restart = restart || n.byPool[p.Name] == nil
 	}
-	for pool, f := range n.byPool {
-		if rules := next[pool]; rules != nil {
-			f.Use(rules)
-		} else {
-			restart = true
-		}
+	for pool := range n.byPool {
+		restart = restart || next[pool] == nil
 	}
-	return restart, nil
+	return func() {
+		for pool, f := range n.byPool {
+			if rules := next[pool]; rules != nil {
+				f.Use(rules)
+			}
+		}
+	}, restart, nil
 }

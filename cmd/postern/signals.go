@@ -93,17 +93,18 @@ func (s *serving) reload() error {
 	if err != nil {
 		return err
 	}
-	kept, err := s.srv.Reload(cfg, login)
+	adoptNames, restart, err := s.names.prepare(cfg)
 	if err != nil {
 		return err
 	}
-	restart, err := s.names.reload(cfg)
+	kept, err := s.srv.Reload(cfg, login)
 	if err != nil {
 		return err
 	}
 	if restart {
 		kept = append(kept, "dns-forward")
 	}
+	adoptNames()
 	s.process.adopt(cfg)
 	s.remap = cfg.RemapUSR1
 	if stale := s.from.loader.Stale(); len(stale) > 0 {
