@@ -28,6 +28,9 @@ func (s *Session) receive(now time.Time, pkt []byte) {
 		return
 	}
 	n := s.byKey(p.KeyID)
+	if n == nil && p.Opcode == OpSoftReset {
+		s.concludeNext(p.KeyID)
+	}
 	if n == nil {
 		if p.Opcode != OpSoftReset || !s.mayReset(now, p.KeyID) {
 			return
@@ -110,6 +113,15 @@ func (s *Session) byKey(key KeyID) *negotiation {
 		}
 	}
 	return nil
+}
+
+// concludeNext takes a soft reset of the client for the acknowledgement that got lost: nobody begins a negotiation with
+// key who has not got all of the one before. It looks at nothing of that any more, so that the acknowledgement would not
+// come again, and we would wait for it for a whole hand-window. The reset itself comes again.
+func (s *Session) concludeNext(key KeyID) {
+	if n := s.next; n != nil && n.readable && key == n.key.next() {
+		n.rel.arrived()
+	}
 }
 
 // mayReset reports whether the client may begin a renegotiation under key now.

