@@ -235,13 +235,21 @@ func (v *vpn) up(n int) {
 	v.f.must(v.Expect(completed, n, 30*time.Second))
 }
 
-// ping wants every ping answered.
+// ping wants every ping answered. A shared machine may stall for so long that a queue of the kernel overflows: a series that
+// lost some is repeated once. Tests that count losses use Host.Ping.
 func (v *vpn) ping(to string, count, size int) {
 	v.f.t.Helper()
-	p, err := v.host.Ping(v.f.ctx, to, count, size, 50*time.Millisecond)
-	v.f.must(err)
-	if p.Lost() > 0 {
-		v.f.t.Errorf("ping %s with %d bytes: %d of %d lost", to, size, p.Lost(), p.Sent)
+	for again := true; ; again = false {
+		p, err := v.host.Ping(v.f.ctx, to, count, size, 50*time.Millisecond)
+		v.f.must(err)
+		switch {
+		case p.Lost() == 0:
+			return
+		case !again:
+			v.f.t.Errorf("ping %s with %d bytes: %d of %d lost", to, size, p.Lost(), p.Sent)
+			return
+		}
+		v.f.t.Logf("ping %s with %d bytes: %d of %d lost, once more", to, size, p.Lost(), p.Sent)
 	}
 }
 
