@@ -269,6 +269,11 @@ func dial(name string, flags uint32) (*nftables.Conn, error) {
 		// A batch is one message to the kernel; the usual buffer ends at some thousand networks.
 		err := sock.SetWriteBuffer(8 << 20)
 		if err == nil {
+			// The kernel acknowledges each rule and element before we read the first of these answers, and one that does
+			// not fit fails the whole batch.
+			err = sock.SetReadBuffer(8 << 20)
+		}
+		if err == nil {
 			err = makeTable(sock, name, flags)
 		}
 		if err != nil {
