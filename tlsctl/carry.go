@@ -195,3 +195,25 @@ func (s *Session) chunk(key KeyID) int {
 	const body = 1 + 4*messageAcks + sessionIDLen + 4
 	return max(size-headLen-s.wrapOf(key).overhead()-body, 64)
 }
+
+// clientRate is what a client may send once it is in (S025).
+type clientRate struct {
+	second, period time.Time
+	packets, bytes int
+}
+
+// add counts a packet and reports whether packets and bytes are still within their limits. One packet too many is not
+// taken, so its bytes do not count.
+func (r *clientRate) add(now time.Time, size int) (packets, bytes bool) {
+	if now.Sub(r.second) >= time.Second {
+		r.second, r.packets = now, 0
+	}
+	if now.Sub(r.period) >= ratePeriod {
+		r.period, r.bytes = now, 0
+	}
+	if r.packets++; r.packets > ratePackets {
+		return false, true
+	}
+	r.bytes += size
+	return true, r.bytes <= rateBytes
+}
