@@ -25,12 +25,20 @@ import (
 type File struct {
 	path   string
 	log    zerolog.Logger
-	hashes chan struct{} // holds one element for each hash being computed
+	hashes chan struct{} // holds one element for each hash that computes, or is the next to
+	places Workers
 
 	mu    sync.Mutex
 	seen  stamp // of the version last read, good or bad
 	users map[string]passwordHash
 	dummy passwordHash // computed for unknown users: the first user's, or as costly as a new one
+}
+
+// Workers bound how much computes at one time in all of a server, whoever wants it.
+type Workers interface {
+	// Begin waits for a place, until ctx is done; End gives it back.
+	Begin(ctx context.Context) error
+	End()
 }
 
 // A stamp tells versions of a file apart.
@@ -40,13 +48,14 @@ type stamp struct {
 	inode    uint64
 }
 
-// NewFile reads the user file at path. A file, or its directory, that others could write, a file that they could
+// NewFile reads the user file at path; hashes are computed in places of workers'. A file, or its directory, that others could write, a file that they could
 // read, and a symbolic link are refused (security S108).
-func NewFile(path string, log zerolog.Logger) (*File, error) {
+func NewFile(path string, workers Workers, log zerolog.Logger) (*File, error) {
 	f := &File{
 		path:   path,
 		log:    log.With().Str("file", path).Logger(),
 		hashes: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		places: workers,
 	}
 	text, seen, err := readUsersFile(path)
 	if err != nil {
@@ -79,20 +88,32 @@ func (f *File) Authenticate(ctx context.Context, r *Request) (*Identity, error) 
 	}
 	f.mu.Unlock()
 
-	select {
-	case f.hashes <- struct{}{}:
-		defer func() { <-f.hashes }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for a free processor: %w", ctx.Err())
-	}
-	matches := hash.matches(r.Password)
+	matches, err := f.compute(ctx, hash, r.Password)
 	switch {
+	case err != nil:
+		return nil, fmt.Errorf("wait for a free processor: %w", err)
 	case !known:
 		return nil, &Denied{Reason: "not in the user file", Public: PublicRefusal, Err: ErrUnknownUser}
 	case !matches:
 		return nil, &Denied{Reason: "wrong password", Public: PublicRefusal}
 	}
 	return &Identity{Name: name, By: "file"}, nil
+}
+
+// compute tries the password when there is a processor for it. However many logins come, only so many of them stand in the
+// workers' queue, and the handshakes between them: those of who is connected, too.
+func (f *File) compute(ctx context.Context, hash passwordHash, password []byte) (matches bool, err error) {
+	select {
+	case f.hashes <- struct{}{}:
+		defer func() { <-f.hashes }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	if err := f.places.Begin(ctx); err != nil {
+		return false, err
+	}
+	defer f.places.End()
+	return hash.matches(password), nil
 }
 
 // refresh reads the file again when it has changed.

@@ -7,11 +7,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/crypto/bcrypt"
@@ -39,7 +42,7 @@ func writeUsers(t *testing.T, text string) string {
 
 func newFile(t *testing.T, path string) *auth.File {
 	t.Helper()
-	f, err := auth.NewFile(path, zerolog.New(zerolog.NewTestWriter(t)))
+	f, err := auth.NewFile(path, new(places), zerolog.New(zerolog.NewTestWriter(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,12 +102,12 @@ func TestFileRefuses(t *testing.T) {
 		{"argon2id, bad base64", "alice:$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$MDEyMzQ1Njc4OWFiY2RlZg==", "argon2id hash"},
 		{"endless line", strings.Repeat("x", 70_000), ":1: "},
 	} {
-		_, err := auth.NewFile(writeUsers(t, c.text), zerolog.Nop())
+		_, err := auth.NewFile(writeUsers(t, c.text), new(places), zerolog.Nop())
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error with %q", c.name, err, c.want)
 		}
 	}
-	if _, err := auth.NewFile(filepath.Join(t.TempDir(), "none"), zerolog.Nop()); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := auth.NewFile(filepath.Join(t.TempDir(), "none"), new(places), zerolog.Nop()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
 }
@@ -119,7 +122,7 @@ func TestFilePermissions(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := auth.NewFile(path, zerolog.Nop()); (err == nil) != good {
+		if _, err := auth.NewFile(path, new(places), zerolog.Nop()); (err == nil) != good {
 			t.Errorf("mode %04o: %v", mode, err)
 		}
 	}
@@ -128,16 +131,16 @@ func TestFilePermissions(t *testing.T) {
 	if err := os.Symlink(path, link); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := auth.NewFile(link, zerolog.Nop()); err == nil {
+	if _, err := auth.NewFile(link, new(places), zerolog.Nop()); err == nil {
 		t.Error("a symbolic link was followed")
 	}
-	if _, err := auth.NewFile(filepath.Dir(path), zerolog.Nop()); err == nil {
+	if _, err := auth.NewFile(filepath.Dir(path), new(places), zerolog.Nop()); err == nil {
 		t.Error("a directory was read")
 	}
 	if err := os.Chmod(filepath.Dir(path), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := auth.NewFile(path, zerolog.Nop()); err == nil {
+	if _, err := auth.NewFile(path, new(places), zerolog.Nop()); err == nil {
 		t.Error("a file that everybody could replace was used")
 	}
 }
@@ -183,34 +186,73 @@ func TestFileReload(t *testing.T) {
 	}
 }
 
-// A login that cannot have a processor in time is no wrong password.
+// places is one place to compute in. It notes how many wanted it, and had it, at one time.
+type places struct {
+	one           sync.Mutex
+	wanted, had   atomic.Int32
+	queued, taken atomic.Int32 // at most
+	none          bool         // nobody gets it
+}
+
+func (p *places) Begin(ctx context.Context) error {
+	raise(&p.queued, p.wanted.Add(1))
+	defer p.wanted.Add(-1)
+	if p.none {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	p.one.Lock()
+	raise(&p.taken, p.had.Add(1))
+	return nil
+}
+
+func (p *places) End() {
+	p.had.Add(-1)
+	p.one.Unlock()
+}
+
+func raise(most *atomic.Int32, n int32) {
+	for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+	}
+}
+
+// However many log in at once, a hash is computed only in a place that is shared with the handshakes, and those do not
+// have to wait behind all of the hashes (S011). A login that gets no place in time is no wrong password.
 func TestFileHashesBounded(t *testing.T) {
 	path := writeUsers(t, "")
 	if err := auth.AddUser(path, "alice", []byte("secret")); err != nil {
 		t.Fatal(err)
 	}
-	f := newFile(t, path)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
+	p := new(places)
+	f, err := auth.NewFile(path, p, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	waited := 0
-	for range 64 {
+	for i := range 32 {
 		wg.Go(func() {
-			_, err := f.Authenticate(ctx, &auth.Request{Username: "alice", Password: []byte("secret")})
-			if errors.Is(err, context.Canceled) {
-				mu.Lock()
-				waited++
-				mu.Unlock()
-			} else if err != nil {
-				t.Error(err)
+			name := []string{"alice", "nobody"}[i%2] // an unknown user's costs as much
+			if _, err := login(f, name, "secret"); (err == nil) != (name == "alice") {
+				t.Errorf("%s: %v", name, err)
 			}
 		})
 	}
 	wg.Wait()
-	if waited == 0 {
-		t.Error("64 logins hashed at once")
+	if most := int32(max(1, runtime.GOMAXPROCS(0)/2)); p.queued.Load() > most || p.taken.Load() != 1 {
+		t.Errorf("%d at once wanted the place, want at most %d; %d had it", p.queued.Load(), most, p.taken.Load())
 	}
+	p.none = true
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	for range 8 {
+		wg.Go(func() {
+			_, err := f.Authenticate(ctx, &auth.Request{Username: "alice", Password: []byte("secret")})
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("without a place: %v, want that the time is over", err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestEditUsers(t *testing.T) {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
@@ -39,6 +40,11 @@ const (
 
 // handshakeQueue is how many handshakes may wait for a processor before strangers are left outside (S011).
 const handshakeQueue = 256
+
+// NewWorkers returns who computes for newcomers: half of the processors, so that the other half is for packets (S011).
+func NewWorkers() *tlsctl.Workers {
+	return tlsctl.NewWorkers(max(runtime.GOMAXPROCS(0)/2, 1), handshakeQueue)
+}
 
 // A gatekeeper answers the strangers of one listener in a goroutine of its own, so that no lane pays for them.
 type gatekeeper struct {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -48,6 +47,8 @@ type Parts struct {
 	MemoryLimit int64
 	// MaxStreams is how many clients may be connected over TCP, in whatever state; 0: no bound.
 	MaxStreams int
+	// Workers compute the handshakes, and the passwords' hashes if Login's back ends have the same; nil: NewWorkers.
+	Workers *tlsctl.Workers
 }
 
 // A UDPListener is one local address: a socket a lane, all bound to it.
@@ -171,6 +172,9 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	if parts.Started.IsZero() {
 		parts.Started = time.Now()
 	}
+	if parts.Workers == nil {
+		parts.Workers = NewWorkers()
+	}
 	creds, err := loadCredentials(cfg)
 	if err != nil {
 		return nil, err
@@ -187,7 +191,7 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	s := &Server{
 		parts: parts, log: parts.Log, table: newTable(cfg), half: newHalfOpen(), zones: zones,
 		clientToClient: cfg.ClientToClient, passTOS: cfg.PassTOS, blockIPv6: cfg.BlockIPv6, started: time.Now(), drained: make(chan struct{}),
-		workers: tlsctl.NewWorkers(max(runtime.GOMAXPROCS(0)/2, 1), handshakeQueue),
+		workers: parts.Workers,
 	}
 	s.streams.most = parts.MaxStreams
 	if cfg.PortShare.Host != "" {

@@ -41,7 +41,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	defer c.mu.Unlock()
 	if c.workers != nil && c.waitsLocked() {
 		// Whoever waits is not at work.
-		c.workers.end()
+		c.workers.End()
 		for c.waitsLocked() {
 			c.changed.Wait()
 		}
@@ -79,7 +79,7 @@ func (c *conn) work(w *Workers) {
 // rest gives the reader's place back, if it has one. After the first time there may be another reader.
 func (c *conn) rest() {
 	if c.workers != nil {
-		c.workers.end()
+		c.workers.End()
 		c.workers = nil
 	}
 }

@@ -1,10 +1,13 @@
 package tlsctl
 
-import "sync/atomic"
+import (
+	"context"
+	"sync/atomic"
+)
 
-// Workers bound how many TLS handshakes compute at one time, so that a crowd at the door leaves processors to those who
-// are inside (S011). A handshake that waits for its client, or for the decision about it, has no place among them. nil
-// Workers bound nothing.
+// Workers bound how much computes at one time of TLS handshakes, and of what else newcomers cost, so that a crowd at the
+// door leaves processors to those who are inside (S011). A handshake that waits for its client, or for the decision about
+// it, has no place among them. nil Workers bound nothing. Any goroutine.
 type Workers struct {
 	places  chan struct{}
 	queue   int64
@@ -20,18 +23,27 @@ func NewWorkers(n, queue int) *Workers {
 // not answered sends them again some seconds later, while one that was let in could only wait.
 func (w *Workers) Full() bool { return w != nil && w.waiting.Load() >= w.queue }
 
-// begin waits for a place.
-func (w *Workers) begin() {
+// Begin waits for a place, until ctx is done. Places go to whoever has waited for longest, so who wants many of them does
+// well to wait for one at a time: the handshakes in between go first.
+func (w *Workers) Begin(ctx context.Context) error {
 	if w == nil {
-		return
+		return nil
 	}
 	w.waiting.Add(1)
-	w.places <- struct{}{}
-	w.waiting.Add(-1)
+	defer w.waiting.Add(-1)
+	select {
+	case w.places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
-// end gives it back. It never waits.
-func (w *Workers) end() {
+// begin waits for as long as it takes.
+func (w *Workers) begin() { _ = w.Begin(context.Background()) } // which never ends
+
+// End gives the place back. It never waits.
+func (w *Workers) End() {
 	if w != nil {
 		<-w.places
 	}

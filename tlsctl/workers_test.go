@@ -3,6 +3,7 @@ package tlsctl_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -79,6 +80,57 @@ func TestWorkersBoundHandshakes(t *testing.T) {
 		}
 		if !full.Load() {
 			t.Error("never said to be full")
+		}
+	})
+}
+
+// What others compute has the same places: as long as they are taken no handshake goes on, and who waits in vain for one
+// leaves the queue.
+func TestWorkersShared(t *testing.T) {
+	inBubble(t, func(t *testing.T, ctx context.Context) {
+		s := newSharedSetup(t)
+		workers := tlsctl.NewWorkers(1, 2)
+		s.cfg.Workers = workers
+		server, err := ctltest.NewServer(&s.cfg, s.newOwner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close(errTestOver)
+		if err := workers.Begin(ctx); err != nil {
+			t.Fatal(err)
+		}
+		up, down := new(ctltest.Wire), new(ctltest.Wire)
+		var c *ctltest.Client
+		c = ctltest.NewClient(func(pkt []byte) {
+			up.Send(pkt, func(b []byte) { server.Deliver(address, b, func(b []byte) { down.Send(b, c.Deliver) }) })
+		}, s.client)
+		defer c.Close()
+		in := make(chan error, 1)
+		go func() { in <- c.Connect(ctx) }()
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		select {
+		case err := <-in:
+			t.Fatalf("a handshake without a place: %v", err)
+		default:
+		}
+		late, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		go func() {
+			time.Sleep(500 * time.Millisecond)
+			if !workers.Full() {
+				t.Error("two wait, and there is said to be room")
+			}
+		}()
+		if err := workers.Begin(late); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("waiting in vain: %v", err)
+		}
+		if workers.Full() {
+			t.Error("who has left still counts")
+		}
+		workers.End()
+		if err := <-in; err != nil {
+			t.Errorf("with a place: %v", err)
 		}
 	})
 }

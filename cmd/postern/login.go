@@ -10,6 +10,7 @@ import (
 	"postern/auth"
 	"postern/server"
 	"postern/server/config"
+	"postern/tlsctl"
 )
 
 // logins makes the login that a configuration asks for. It is what outlives reloads: guesses are remembered, tokens stay
@@ -20,10 +21,11 @@ type logins struct {
 	secret   *auth.TokenSecret // of this process, where no file has one
 	totp     *auth.TOTP        // the last there was; nil: none yet
 	used     auth.UsedFile     // of spent codes; nil: none
+	workers  *tlsctl.Workers   // who computes hashes, and the server's handshakes
 }
 
 func newLogins(cfg *config.Config, log zerolog.Logger) *logins {
-	return &logins{log: log, throttle: auth.NewThrottle(auth.ThrottleOptions{BadBinds: cfg.LDAPMaxFailures}, log), secret: auth.NewTokenSecret()}
+	return &logins{log: log, throttle: auth.NewThrottle(auth.ThrottleOptions{BadBinds: cfg.LDAPMaxFailures}, log), secret: auth.NewTokenSecret(), workers: server.NewWorkers()}
 }
 
 // openUsed opens the file of spent codes, while there are rights to.
@@ -112,7 +114,7 @@ func (k *logins) backEnds(cfg *config.Config) (b backEnds, err error) {
 		b.alone, b.watcher = auth.CertificateAlone(dir), auth.DirectoryOnly(dir)
 	}
 	if cfg.Users != "" {
-		file, err := auth.NewFile(cfg.Users, k.log)
+		file, err := auth.NewFile(cfg.Users, k.workers, k.log)
 		if err != nil {
 			return b, fmt.Errorf("%s: auth-users-file: %w", cfg.Path, err)
 		}

@@ -226,3 +226,44 @@ func TestLogins(t *testing.T) {
 		}
 	})
 }
+
+// Passwords' hashes are computed where the server's handshakes are, and nowhere beside them (S011).
+func TestLoginsShareProcessors(t *testing.T) {
+	dir, _ := site(t)
+	if err := auth.AddUser(filepath.Join(dir, "users"), "alice", []byte("alice-secret")); err != nil {
+		t.Fatal(err)
+	}
+	cfg, _, err := config.Load(writeConf(t, dir, "auth-users-file users"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		k := newLogins(cfg, zerolog.Nop())
+		l, err := k.login(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			_, err := l.Auth.Authenticate(ctx, &auth.Request{Username: "alice", Password: []byte("alice-secret"), CommonName: "alice"})
+			return err
+		}
+		handshakes := 0
+		for ; ; handshakes++ {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			err := k.workers.Begin(ctx)
+			cancel()
+			if err != nil {
+				break // all places are taken
+			}
+		}
+		if err := ask(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("while handshakes have all %d places: %v", handshakes, err)
+		}
+		k.workers.End()
+		if err := ask(); err != nil {
+			t.Errorf("with a place: %v", err)
+		}
+	})
+}

@@ -18,6 +18,7 @@ import (
 
 	"postern/auth"
 	"postern/auth/pki"
+	"postern/server"
 	"postern/server/config"
 )
 
@@ -83,7 +84,7 @@ func TestQuickstart(t *testing.T) {
 	}
 	var passwords []string
 	for _, m := range found {
-		a, err := auth.NewFile(filepath.Join(dir, "users"), zerolog.Nop())
+		a, err := auth.NewFile(filepath.Join(dir, "users"), server.NewWorkers(), zerolog.Nop())
 		if err != nil {
 			t.Fatal(err)
 		}

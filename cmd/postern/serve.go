@@ -174,7 +174,7 @@ func (h *host) tearDown(log zerolog.Logger) {
 // setUp opens everything, connects the server and drops privileges. On error the host still holds what was opened.
 func setUp(ctx context.Context, cfg *config.Config, desk *desk, who *logins, log zerolog.Logger) (*host, error) {
 	h := new(host)
-	parts := server.Parts{Log: log, Lanes: runtime.GOMAXPROCS(0), Management: desk.Interface, Started: time.Now(), MemoryLimit: limitMemory("/")}
+	parts := server.Parts{Log: log, Lanes: runtime.GOMAXPROCS(0), Workers: who.workers, Management: desk.Interface, Started: time.Now(), MemoryLimit: limitMemory("/")}
 	used, err := who.openUsed(cfg)
 	if err != nil {
 		return h, err
