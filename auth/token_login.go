@@ -154,7 +154,8 @@ func (s *TokenSession) Know(who *Identity) {
 }
 
 // Login judges one login of s: by its token, when the password is one, and otherwise by next. When it is good s has
-// a new token. The logins of one session come one after the other.
+// a new token. Whatever becomes of it, r.Token says what the token was worth. The logins of one session come one after
+// the other.
 func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator, r *Request) (*Identity, error) {
 	s.mu.Lock()
 	if !s.named {
@@ -164,6 +165,8 @@ func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator,
 	before := s.tokenLogin
 	s.mu.Unlock()
 
+	report := new(TokenReport)
+	r.Token = report
 	if t.o.NamedByCertificate && r.CommonName != "" {
 		inner := *r
 		inner.Username = r.CommonName
@@ -176,11 +179,12 @@ func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator,
 	if r.State == "" && IsToken(r.Password) {
 		tok, state = t.judge(&before, r, at)
 	}
+	*report = TokenReport{state, sessionName(&before, &tok, state)}
 	after := before
 	var err error
 	switch {
 	case state == TokenInitial || t.o.External:
-		after.who, err = t.ask(ctx, next, r, &TokenReport{state, sessionName(&before, &tok, state)})
+		after.who, err = t.ask(ctx, next, r, *report)
 		after.asked = now
 	case state == TokenAuthenticated:
 		after.who, after.asked, err = t.known(ctx, &before, r, now)
@@ -208,7 +212,7 @@ func (t *Tokens) Login(ctx context.Context, s *TokenSession, next Authenticator,
 	fresh := token{after.id, after.initial, unixTime(at)}
 	after.text = fresh.sign(t.key(after.who.Name, after.certKey), after.user)
 
-	after.report = TokenReport{state, sessionName(&before, &tok, state)}
+	after.report = *report
 	s.mu.Lock()
 	s.tokenLogin = after
 	s.mu.Unlock()
@@ -268,9 +272,9 @@ func (t *Tokens) key(name string, certKey []byte) []byte {
 }
 
 // ask has the back end decide.
-func (t *Tokens) ask(ctx context.Context, next Authenticator, r *Request, report *TokenReport) (*Identity, error) {
+func (t *Tokens) ask(ctx context.Context, next Authenticator, r *Request, report TokenReport) (*Identity, error) {
 	inner := *r
-	inner.Token = report
+	inner.Token = &report
 	if report.State == TokenAuthenticatedEmptyUser || report.State == TokenExpiredEmptyUser {
 		inner.Username = "" // nothing proves it
 	}

@@ -56,8 +56,11 @@ func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, certCN 
 		until = time.Now().Add(live.cfg.HandWindow)
 	}
 	within := loginTimeout
-	if r.Script != nil {
+	switch {
+	case r.Script != nil:
 		within = scriptTimeout
+	case !h.First:
+		within = min(within, live.cfg.HandWindow/2) // the negotiation's end would judge nobody
 	}
 	for {
 		id, err := c.authenticate(ctx, live.login, r, within)
@@ -70,7 +73,7 @@ func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, certCN 
 			}
 			return id, nil
 		case !errors.As(err, &challenge):
-			if who := c.stands(h, shown, err); who != nil {
+			if who := c.stands(h, r.Token, shown, err); who != nil {
 				return who, nil
 			}
 			return nil, refusal(h.Username, err)

@@ -52,17 +52,22 @@ func (c *client) proved(shown proofSum) {
 	c.proof.sum, c.proof.at = shown, time.Now()
 }
 
-// stands returns who a client that is in still is, when at a renegotiation it shows what has been right before and err
-// says that nobody can judge it: a directory that is away ends no session (S062). nil when it is to be refused: a back end
-// that wants something else of the user, or has words for the client, has judged (S040).
-func (c *client) stands(h *tlsctl.Hello, shown proofSum, err error) *auth.Identity {
+// stands returns who a client that is in still is, when at a renegotiation it shows what has been right before, or a good
+// token, and err says that nobody can judge it: a directory that is away ends no session (S062). nil when it is to be
+// refused: a back end that wants something else of the user, or has words for the client, has judged (S040); and a token
+// that is over proves nothing, whatever it was worth when it was shown before (S048).
+func (c *client) stands(h *tlsctl.Hello, token *auth.TokenReport, shown proofSum, err error) *auth.Identity {
 	denied, denial := (*auth.Denied)(nil), (*tlsctl.Denial)(nil)
 	if h.First || errors.As(err, &denied) || errors.As(err, &denial) && !denial.Temporary {
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.grant == nil || c.proof.at.IsZero() || time.Since(c.proof.at) >= steadyTime || !hmac.Equal(shown[:], c.proof.sum[:]) {
+	good := !c.proof.at.IsZero() && time.Since(c.proof.at) < steadyTime && hmac.Equal(shown[:], c.proof.sum[:])
+	if token != nil && token.State != auth.TokenInitial {
+		good = token.State == auth.TokenAuthenticated
+	}
+	if c.grant == nil || !good {
 		return nil
 	}
 	c.log.Warn().Err(err).Str("client", c.grant.name).Msg("the login cannot be judged at present; it is the one that was right before, and the session goes on")

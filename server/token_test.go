@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -433,6 +434,78 @@ func TestExternalTokens(t *testing.T) {
 			t.Errorf("the back end saw %q, want the password once", got)
 		}
 	})
+}
+
+// With `external-auth` too, nobody who is in with a good token is put out because nobody can be asked about it (S062): a
+// script that takes too long is a back end that is away. A token that is over needs somebody's yes: without it its client
+// is told to come again, and has no tunnel (S042, S048), not even by a token that was good when it was shown before.
+func TestExternalTokensNobodyToAsk(t *testing.T) {
+	for _, hangs := range []bool{false, true} {
+		t.Run(fmt.Sprintf("hangs %v", hangs), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.cfg.Renegotiate = 24 * time.Hour
+				if hangs {
+					w.cfg.HandWindow = 5 * time.Second // less than a back end has otherwise
+				}
+				g := w.withTokens(auth.TokenOptions{External: true, Renewal: time.Hour})
+				inner := auth.ByToken(auth.Vouched(g), g)
+				var judged auth.TokenState
+				w.login = loginFunc(func(ctx context.Context, r *auth.Request) (*auth.Identity, error) {
+					g.mu.Lock()
+					away := g.away
+					judged = r.Token.State
+					g.mu.Unlock()
+					if away && hangs {
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}
+					if away {
+						return nil, errAway
+					}
+					return inner.Authenticate(ctx, r)
+				})
+				w.start()
+				old := "" // shown in place of the newest
+				var alice *peer
+				alice = w.peer("alice", homeAddr, withLogin("alice", "secret"), func(c *ctltest.Config) {
+					c.Credentials = func() (string, string) {
+						if old != "" {
+							return "alice", old
+						}
+						return alice.credentials("alice", "secret")
+					}
+				})
+				alice.connect()
+				first, _ := alice.ctl.Token()
+				time.Sleep(time.Minute)
+				alice.renegotiate()
+				g.set(func() { g.away = true })
+				for range 3 {
+					time.Sleep(time.Minute)
+					alice.renegotiate()
+					alice.mustReach()
+				}
+				if judged != auth.TokenAuthenticated {
+					t.Errorf("the token was %v", judged)
+				}
+				time.Sleep(3 * time.Hour)
+				old = first // the one that somebody has said yes about
+				go alice.ctl.Renegotiate(w.ctx)
+				text, err := alice.ctl.AwaitMessage(w.ctx, "AUTH_FAILED")
+				if err != nil || !strings.HasPrefix(text, "AUTH_FAILED,TEMP") {
+					t.Errorf("with a token that is over: %q, %v", text, err)
+				}
+				if judged != auth.TokenExpired {
+					t.Errorf("the token was %v", judged)
+				}
+				alice.mustNotReach()
+				g.set(func() { g.away = false })
+				if text, _ := alice.again(1, "alice", old).refusal(); text != "AUTH_FAILED,SESSION: token expired" {
+					t.Errorf("when somebody can be asked: %q", text)
+				}
+			})
+		})
+	}
 }
 
 // `auth-user-pass-optional`: a client without a login is judged like any other; whoever judges sees empty strings.
