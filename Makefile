@@ -15,8 +15,9 @@ export GOFLAGS += -buildvcs=false
 TESTFLAGS ?=
 # How long each fuzz target runs: so many inputs, whatever the machine, or a time such as 5s.
 FUZZTIME ?= 20000x
-# How long make soak goes on.
+# How long make soak and make soak-load go on.
 SOAK ?= 10m
+LOADSOAK ?= 1h
 # How long the directory is away in make outage.
 OUTAGE ?= 5m
 # Arguments for postern quickstart in `make run`.
@@ -26,7 +27,7 @@ DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
 BENCH_PACKAGES := iproute2 iputils-ping openvpn openssl iperf3 ethtool
 TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps systemd tshark gcc libc6-dev
 
-.PHONY: help build run demo bench bench-quick test unit race sim fuzz e2e soak outage interop vet clean go root
+.PHONY: help build run demo bench bench-quick test unit race sim fuzz e2e soak soak-load outage interop vet clean go root
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +88,9 @@ e2e: go ## as root: the stock openvpn client and slapd against bin/postern in na
 
 soak: go ## as root: 20 stock clients that renegotiate, roam and restart for SOAK=10m; two minutes of it are in e2e
 	CGO_ENABLED=0 SOAK=$(SOAK) $(GO) test -count 1 -timeout 0 -run '^TestE2ESoak$$' -v $(TESTFLAGS) ./cmd/postern
+
+soak-load: go ## as root: hundreds of sessions that come and go and two stock clients in bulk for LOADSOAK=1h; three minutes of it are in e2e
+	CGO_ENABLED=0 LOADSOAK=$(LOADSOAK) $(GO) test -count 1 -timeout 0 -run '^TestE2ELoadSoak$$' -v $(TESTFLAGS) ./cmd/postern
 
 outage: go ## as root: the directory is away for OUTAGE=5m while clients renegotiate; twenty seconds of it are in e2e
 	CGO_ENABLED=0 OUTAGE=$(OUTAGE) $(GO) test -count 1 -timeout 0 -run '^TestE2ELDAPOutage$$' -v $(TESTFLAGS) ./cmd/postern

@@ -17,15 +17,15 @@ import (
 	"postern/cmd/lab"
 )
 
-// soakTime is how long TestE2ESoak goes on: SOAK, such as 10m (make soak), or 2 minutes.
-func soakTime(t *testing.T) time.Duration {
-	s := os.Getenv("SOAK")
+// soakTime is how long a soak goes on: what an environment variable says, such as 10m, or the usual time.
+func soakTime(t *testing.T, variable string, usual time.Duration) time.Duration {
+	s := os.Getenv(variable)
 	if s == "" {
-		return 2 * time.Minute
+		return usual
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 30*time.Second {
-		t.Fatalf("SOAK=%q: want a time of at least 30s, such as 10m", s)
+		t.Fatalf("%s=%q: want a time of at least 30s, such as 10m", variable, s)
 	}
 	return d
 }
@@ -57,7 +57,8 @@ const soakInterval = 200 * time.Millisecond
 // restart at random. No session gets stuck, no ping is lost beyond one in two hundred, and the servers grow neither in
 // memory nor in goroutines.
 func TestE2ESoak(t *testing.T) {
-	long := soakTime(t)
+	t.Parallel() // it mostly waits, as TestE2ELoadSoak does
+	long := soakTime(t, "SOAK", 2*time.Minute)
 	const seed = 11
 	chance := rand.New(rand.NewPCG(seed, seed))
 	var names []string

@@ -26,6 +26,9 @@ var programs struct {
 	postern string
 	depot   string
 	err     error
+
+	loadOnce sync.Once
+	loadErr  error
 }
 
 func TestMain(m *testing.M) {

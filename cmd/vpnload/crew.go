@@ -245,6 +245,7 @@ func (c *crew) measure(ctx, background context.Context, helpers *sync.WaitGroup,
 	c.tally.pings.reset()
 	c.tally.pingsSent.Store(0)
 	c.tally.echo.reset()
+	c.tally.echoesSent.Store(0)
 	before := c.snapshot(list)
 	cpu := server.now()
 	begun := time.Now()
@@ -301,11 +302,11 @@ func (c *crew) prepareFlows(list []*session) {
 }
 
 // A moved is what had come through by some moment, at its far end.
-type moved struct{ packets, bytes uint64 }
+type moved struct{ sent, packets, bytes uint64 }
 
 func (m moved) since(before moved, seconds float64) Moved {
 	p, b := m.packets-before.packets, m.bytes-before.bytes
-	return Moved{Packets: p, Bytes: b, Mbits: float64(b) * 8 / 1e6 / seconds, PerSecond: float64(p) / seconds}
+	return Moved{Sent: m.sent - before.sent, Packets: p, Bytes: b, Mbits: float64(b) * 8 / 1e6 / seconds, PerSecond: float64(p) / seconds}
 }
 
 type snapshot struct{ up, down moved }
@@ -324,13 +325,18 @@ func (c *crew) snapshot(list []*session) (n snapshot) {
 		case udp != nil:
 			n.down.packets += udp.down.Load()
 			n.down.bytes += udp.downBytes.Load()
-			if udp.mode == 'd' || udp.mode == 'e' {
+			if udp.mode == 'e' {
+				continue
+			}
+			n.down.sent += udp.highest.Load()
+			if udp.mode == 'd' {
 				continue
 			}
 			wg.Go(func() {
 				if m, ok := udp.count(); ok {
 					mu.Lock()
 					defer mu.Unlock()
+					n.up.sent += udp.up.Load()
 					n.up.packets += m.seq
 					n.up.bytes += m.stamp
 				}
@@ -440,7 +446,7 @@ func (c *crew) leave(list []*session) {
 // fillIn completes the report with what was counted.
 func (c *crew) fillIn(r *Report) {
 	t := &c.tally
-	r.Pings, r.PingsSent, r.Echo = t.pings.percentiles(), t.pingsSent.Load(), t.echo.percentiles()
+	r.Pings, r.PingsSent, r.Echo, r.EchoesSent = t.pings.percentiles(), t.pingsSent.Load(), t.echo.percentiles(), t.echoesSent.Load()
 	r.PacketsIn, r.PacketsOut = t.packetsIn.Load(), t.packetsOut.Load()
 	r.Late, r.Bad, r.Strange, r.Corrupt = t.late.Load(), t.bad.Load(), t.strange.Load(), t.corrupt.Load()
 	r.Renegotiations, r.RenegotiationsFailed = t.renegotiations.Load(), t.renegotiationsFailed.Load()

@@ -118,12 +118,19 @@ func (f *udpFlow) tick() {
 	}
 }
 
+// batchEvery is how often a batch leaves at a given rate, where packets travel many at a time.
+const batchEvery = 20 * time.Millisecond
+
 // run sends until stop.
 func (f *udpFlow) run() {
-	const tick = 5 * time.Millisecond
+	tick := 5 * time.Millisecond
 	burst := 1
 	if f.s.crew.o.gso {
 		burst = min(maxSplit, batchLimit/(f.size+64))
+		tick = batchEvery
+	}
+	if f.rate > 0 {
+		tick = max(tick, time.Second/time.Duration(f.rate)) // thousands of slow flows do not wake up for nothing
 	}
 	payload := make([]byte, f.size)
 	b := make([]byte, 0, f.size+64)
@@ -172,6 +179,9 @@ func (f *udpFlow) run() {
 		if err != nil {
 			time.Sleep(tick) // the wire is changing, or gone
 			continue
+		}
+		if kind == 'e' {
+			f.s.crew.tally.echoesSent.Add(uint64(n))
 		}
 		f.up.Add(uint64(n))
 		f.upBytes.Add(uint64(n * f.size))

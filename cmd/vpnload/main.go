@@ -130,7 +130,7 @@ func parseOptions(args []string) (o options, err error) {
 	f.StringVar(&o.flow, "flow", "tcp", "tcp or udp")
 	f.IntVar(&o.flows, "flows", 0, "so many sessions have traffic; 0: all")
 	f.IntVar(&o.size, "size", 1300, "payload of UDP datagrams, at least 24")
-	f.IntVar(&o.rate, "rate", 0, "UDP datagrams a second and session; 0: as many as there can be")
+	f.IntVar(&o.rate, "rate", 0, "UDP datagrams a second and session, with -io gso in batches 20 ms apart; 0: as many as there can be")
 	ioMode := f.String("io", "gso", "gso, or stock: one datagram per system call")
 	address("peer", "`address:port` of vpnload peer, behind the server", &o.peer)
 	f.Func("probe", "`address` to ping through the tunnel", func(s string) (err error) {

@@ -204,7 +204,7 @@ func (p *udpPeer) run(f *peerFlow, to netip.AddrPort) {
 		if rate > 0 {
 			owed += now.Sub(last).Seconds() * float64(rate)
 			last = now
-			if owed < 1 {
+			if owed < min(float64(n), max(1, float64(rate)*batchEvery.Seconds())) {
 				time.Sleep(2 * time.Millisecond)
 				continue
 			}

@@ -19,12 +19,13 @@ type Report struct {
 	ConnectRate    float64        `json:"connects_per_second"`
 	Handshakes     Percentiles    `json:"handshake_ms"`
 
-	Seconds   float64     `json:"seconds"`
-	Up        Moved       `json:"up"`
-	Down      Moved       `json:"down"`
-	Pings     Percentiles `json:"ping_ms"`
-	PingsSent uint64      `json:"pings_sent"`
-	Echo      Percentiles `json:"echo_ms"`
+	Seconds    float64     `json:"seconds"`
+	Up         Moved       `json:"up"`
+	Down       Moved       `json:"down"`
+	Pings      Percentiles `json:"ping_ms"`
+	PingsSent  uint64      `json:"pings_sent"`
+	Echo       Percentiles `json:"echo_ms"`
+	EchoesSent uint64      `json:"echoes_sent"`
 
 	PacketsIn  uint64 `json:"packets_in"` // of the data channel, from the first key to the last
 	PacketsOut uint64 `json:"packets_out"`
@@ -44,8 +45,10 @@ type Report struct {
 	Server *ServerCost `json:"server,omitempty"`
 }
 
-// Moved is traffic of one direction during the measurement. TCP flows have no packets to count.
+// Moved is traffic of one direction during the measurement. TCP flows have no packets to count, and sessions that came
+// again only their echoes.
 type Moved struct {
+	Sent      uint64  `json:"sent"` // packets, at their near end
 	Packets   uint64  `json:"packets"`
 	Bytes     uint64  `json:"bytes"`
 	Mbits     float64 `json:"mbits"`
@@ -87,12 +90,18 @@ func (r *Report) print(w io.Writer) {
 		if m.Bytes > 0 {
 			line(m.name, "%.0f Mbit/s, %.0f packets/s (%d bytes in %.1f s)", m.Mbits, m.PerSecond, m.Bytes, r.Seconds)
 		}
+		if m.Sent > m.Packets {
+			line("  on their way or lost", "%d of %d packets", m.Sent-m.Packets, m.Sent)
+		}
 	}
 	if r.PingsSent > 0 {
 		times("pings", r.Pings)
 		line("  sent", "%d", r.PingsSent)
 	}
 	times("echoes", r.Echo)
+	if r.EchoesSent > 0 {
+		line("  sent", "%d", r.EchoesSent)
+	}
 	line("packets", "%d in, %d out", r.PacketsIn, r.PacketsOut)
 	line("  of them", "%d late for a stock replay window, %d not opened, %d strange, %d corrupt", r.Late, r.Bad, r.Strange, r.Corrupt)
 	if r.Resent+r.Gaps > 0 {

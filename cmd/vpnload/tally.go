@@ -22,6 +22,7 @@ type tally struct {
 	pings      times
 	pingsSent  atomic.Uint64
 	echo       times
+	echoesSent atomic.Uint64
 
 	renegotiations, renegotiationsFailed atomic.Uint64
 	roams, restarts                      atomic.Uint64
