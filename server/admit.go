@@ -271,7 +271,7 @@ func (c *client) join(key *datachan.Key, cipher string, live *live) error {
 		addr4: g.usable(g.addr4), addr6: g.usable(g.addr6), routed: len(g.iroutes) > 0}
 	m.mss4, m.mss6 = mss(live.cfg.MSSFix, p.addr.Addr().Is6(), c.stream, key)
 	if st, ok := p.sock.(*link.Stream); ok {
-		st.SetLimit(frameLimitAfter)
+		st.SetLimit(frameLimit(live.cfg.MTU))
 	}
 	// The timers of keepalive begin now: a login may have taken longer than they allow.
 	now := c.srv.clock.Load()

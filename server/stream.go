@@ -20,7 +20,11 @@ const (
 	maxNewStreamsPerSource = 16
 	frameLimitBefore       = 2560
 	frameLimitAfter        = 16 << 10
+	sealedRoom             = 256 // what is around a packet of the device when it is sealed, at most
 )
+
+// frameLimit is how long the packets of an authorised client may be, where the device takes packets of mtu bytes.
+func frameLimit(mtu int) int { return max(frameLimitAfter, mtu+sealedRoom) }
 
 // streams is all open TCP connections.
 type streams struct {

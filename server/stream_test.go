@@ -40,6 +40,22 @@ func TestStream(t *testing.T) {
 	})
 }
 
+// Over TCP packets may be as long as the device's, however long these are.
+func TestStreamLongPackets(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.cfg.MTU = 60000
+		w.start()
+		alice := w.streamPeer("alice", homeAddr).connect()
+		long := udp(alice.addr4(), lanHost, make([]byte, w.cfg.MTU-28))
+		alice.send(long)
+		time.Sleep(time.Second)
+		expect(t, "up", w.written(), long)
+		back := udp(lanHost, alice.addr4(), make([]byte, w.cfg.MTU-28))
+		w.inject(back)
+		expect(t, "down", alice.got(), back)
+	})
+}
+
 // A client that was refused is told so over TCP too, and what is left of it goes with its connection.
 func TestStreamRefused(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
