@@ -50,11 +50,14 @@ func parseProxy(b []byte) (h proxyHeader, complete bool, err error) {
 	case len(b) < h.size:
 		return h, false, nil
 	}
+	if command == proxyLocal {
+		return h, true, nil // whatever it says of addresses, of whichever kind, is to be ignored
+	}
 	rest := b[proxyFixed:h.size]
 	addresses := 0
 	switch family {
 	case proxyUnspec:
-		if len(rest) > 0 && command == proxyProxy {
+		if len(rest) > 0 {
 			return h, true, nil // addresses of a kind that the balancer does not name, of unknown length
 		}
 	case proxyTCP4:
@@ -65,15 +68,12 @@ func parseProxy(b []byte) (h proxyHeader, complete bool, err error) {
 		return h, false, fmt.Errorf("PROXY header for another transport, %#x", family)
 	}
 	if len(rest) < addresses {
-		if command == proxyLocal {
-			return h, true, nil // whatever it says, it is to be ignored
-		}
 		return h, false, fmt.Errorf("PROXY header with %d bytes for addresses", len(rest))
 	}
 	if err := checkProxyTLVs(b[:h.size], proxyFixed+addresses); err != nil {
 		return h, false, err
 	}
-	if command == proxyLocal || addresses == 0 {
+	if addresses == 0 {
 		return h, true, nil
 	}
 	var from netip.Addr

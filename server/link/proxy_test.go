@@ -63,6 +63,8 @@ func TestProxyHeader(t *testing.T) {
 		{"checksum", checksummed(0, four4), four},
 		{"the balancer itself", proxied(0x20, 0x00), balancer},
 		{"the balancer itself, with addresses", proxied(0x20, 0x11, four4), balancer},
+		{"the balancer itself, over a Unix socket", proxied(0x20, 0x31, make([]byte, 216)), balancer},
+		{"the balancer itself, over UDP, cut off", proxied(0x20, 0x12, four4[:3]), balancer},
 		{"unknown", proxied(0x21, 0x00), balancer},
 		{"unknown, with something", proxied(0x21, 0x00, []byte("whatever")), balancer},
 		{"wrong checksum", checksummed(1, four4), netip.AddrPort{}},
