@@ -197,23 +197,6 @@ func (b *bridge) setOwn(device string) {
 	b.mu.Unlock()
 }
 
-// frameScratch is what a loop that carries frames needs; its own.
-type frameScratch struct {
-	clients []*client
-	write   [1][]byte
-}
-
-// others calls f for every member but c.
-func (s *Server) others(scratch *frameScratch, c *client, f func(*client)) {
-	scratch.clients = s.table.all(scratch.clients[:0])
-	for _, other := range scratch.clients {
-		if other != c && other.member.Load() != nil && !other.gone.Load() {
-			f(other)
-		}
-	}
-	clear(scratch.clients)
-}
-
 // frame handles one decrypted payload of a client of a tap server.
 func (u *uplink) frame(r *run, b []byte) {
 	srv := u.lane.srv
@@ -238,7 +221,7 @@ func (u *uplink) frame(r *run, b []byte) {
 	clampFrame(b, r.m)
 	if srv.clientToClient {
 		if f.dst.group() {
-			srv.others(&u.frames, r.c, func(to *client) { u.forward = append(u.forward, forwarded{to, b}) })
+			u.forward = srv.copyFor(&u.clients, u.forward, r.m.zone, r.c, b)
 		} else if to := srv.bridge.find(f.dst); to != nil {
 			if to != r.c {
 				u.forward = append(u.forward, forwarded{to, b})
@@ -246,17 +229,15 @@ func (u *uplink) frame(r *run, b []byte) {
 			return
 		}
 	}
-	u.frames.write[0] = b
-	_ = u.lane.queues[0].Write(u.frames.write[:], tun.GSO{}) // the queue counts what it could not write
-	u.frames.write[0] = nil
+	u.write[0] = b
+	_ = u.lane.queues[0].Write(u.write[:], tun.GSO{}) // the queue counts what it could not write
+	u.write[0] = nil
 }
 
 // readFrames carries frames from the device to clients until the queue is closed.
 func (d *downlink) readFrames() error {
 	srv := d.lane.srv
 	srv.bridge.setOwn(d.zone.device.Name())
-	var scratch frameScratch
-	var list []forwarded
 	for {
 		packets, err := d.queue.Read()
 		if err != nil {
@@ -273,18 +254,14 @@ func (d *downlink) readFrames() error {
 				continue
 			}
 			if f.dst.group() {
-				srv.others(&scratch, nil, func(to *client) { list = append(list, forwarded{to, b}) })
+				d.copies = srv.copyFor(&d.clients, d.copies, d.zone.index, nil, b)
 			} else if to := srv.bridge.find(f.dst); to != nil {
-				list = append(list, forwarded{to, b})
+				d.copies = append(d.copies, forwarded{to, b})
 			} else {
 				srv.drops.add(dropNoRoute)
 			}
 		}
-		for rest := list; len(rest) > 0; {
-			rest = rest[rest[0].to.path.Load().home.pass(rest):]
-		}
-		clear(list)
-		list = list[:0]
+		d.copies = passAll(d.copies)
 	}
 }
 

@@ -25,11 +25,12 @@ const (
 	dropBlocked                // IPv6 with block-ipv6; who sent it is told
 	dropCrowded                // a stranger's packet, while handshakes queue or memory is short (S011, S117)
 	dropLimit                  // more than the client's limit
+	dropGroup                  // copies of packets for groups, when there are too many at once
 	dropKinds
 )
 
 var dropNames = [dropKinds]string{"malformed", "no-client", "no-key", "auth", "replay", "inner", "source", "no-route",
-	"key-spent", "gate-busy", "stranger", "not-up", "link-local", "oversize", "compressed", "too-big", "blocked", "crowded", "limit"}
+	"key-spent", "gate-busy", "stranger", "not-up", "link-local", "oversize", "compressed", "too-big", "blocked", "crowded", "limit", "group"}
 
 func (d drop) String() string { return dropNames[d] }
 

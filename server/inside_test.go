@@ -275,15 +275,15 @@ func TestUplinkMerges(t *testing.T) {
 	})
 }
 
-// Multicast and addresses that nobody has go nowhere.
+// Addresses that nobody has go nowhere.
 func TestNoRoute(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.start()
 		alice := w.peer("alice", homeAddr).connect()
-		for _, dst := range []string{"10.8.0.77", "224.0.0.251", "255.255.255.255", "192.0.2.77"} {
+		for _, dst := range []string{"10.8.0.77", "10.8.0.255", "255.255.255.255", "192.0.2.77"} {
 			w.inject(udp(lanHost, netip.MustParseAddr(dst), nil))
 		}
-		w.inject(udp(lanHost6, netip.MustParseAddr("ff02::fb"), nil))
+		w.inject(udp(lanHost6, netip.MustParseAddr("fd00:8::77"), nil))
 		w.inject([]byte{0x45, 0})
 		expect(t, "to alice", alice.got())
 		if got := w.drops(dropNoRoute); got != 5 || w.drops(dropInner) != 1 {

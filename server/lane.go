@@ -54,9 +54,11 @@ func (l *lane) coalescers() (list []*tun.Coalescer) {
 
 // A downlink carries packets from one queue to clients of its zone.
 type downlink struct {
-	lane  *lane
-	zone  *zone
-	queue tun.Queue
+	lane    *lane
+	zone    *zone
+	queue   tun.Queue
+	clients []*client   // scratch
+	copies  []forwarded // of a packet for a group; scratch
 }
 
 // read is the loop of the device's kind.
@@ -81,14 +83,15 @@ func (d *downlink) run() error {
 		}
 		for len(packets) > 0 {
 			n := min(len(packets), len(to))
-			d.lane.send(inside, packets[:n], to[:n])
+			d.lane.send(inside, packets[:n], to[:n], d.spread)
 			packets = packets[n:]
 		}
 	}
 }
 
-// send seals a batch, one home sender after the other: nearly always there is only our own.
-func (l *lane) send(inside *insideTable, packets []tun.Packet, to []*client) {
+// send seals a batch, one home sender after the other: nearly always there is only our own. Packets for groups are
+// spread's.
+func (l *lane) send(inside *insideTable, packets []tun.Packet, to []*client, spread func(*tun.Packet)) {
 	left := 0
 	for i := range packets {
 		to[i] = nil
@@ -98,7 +101,11 @@ func (l *lane) send(inside *insideTable, packets []tun.Packet, to []*client) {
 			continue
 		}
 		if to[i] = inside.find(dst); to[i] == nil {
-			l.srv.drops.add(dropNoRoute)
+			if dst.IsMulticast() {
+				spread(&packets[i])
+			} else {
+				l.srv.drops.add(dropNoRoute)
+			}
 			continue
 		}
 		left++
@@ -122,10 +129,11 @@ type uplink struct {
 	only    *client          // on a stream: whose it is
 	merge   []*tun.Coalescer // by zone; on a stream only while a batch is at work
 	scratch datachan.Scratch
-	at      run          // the one under way
-	nanos   int64        // when the batch under way came; 0 until somebody asks
-	forward []forwarded  // for other clients, sent when the batch is through
-	frames  frameScratch // with a tap device
+	at      run         // the one under way
+	nanos   int64       // when the batch under way came; 0 until somebody asks
+	forward []forwarded // for other clients, sent when the batch is through
+	clients []*client   // scratch
+	write   [1][]byte   // with a tap device
 }
 
 // forwarded is a packet for another client. It is lent until the batch ends.
@@ -179,11 +187,7 @@ func (u *uplink) batch(trains []link.Train) (err error) {
 		u.lane.giveBack(u.merge)
 		u.merge = nil
 	}
-	for rest := u.forward; len(rest) > 0; {
-		rest = rest[rest[0].to.path.Load().home.pass(rest):]
-	}
-	clear(u.forward)
-	u.forward = u.forward[:0]
+	u.forward = passAll(u.forward)
 	return err
 }
 
@@ -395,7 +399,9 @@ func (u *uplink) payload(r *run, b []byte) {
 	tun.ClampMSS(b, r.m.mss4, r.m.mss6, false)
 	if srv.clientToClient {
 		if dst, ok := tun.Destination(b); ok {
-			if to := srv.table.zones[r.m.zone].find(dst); to != nil && to != r.c {
+			if dst.IsMulticast() {
+				u.forward = srv.copyFor(&u.clients, u.forward, r.m.zone, r.c, b)
+			} else if to := srv.table.zones[r.m.zone].find(dst); to != nil && to != r.c {
 				if pt := to.path.Load(); pt.refuses(b) {
 					srv.drops.add(dropTooBig)
 					if e := srv.tooBig(to.member.Load(), pt, b, r.c); e != nil {

@@ -103,11 +103,16 @@ func newBench(t testing.TB, members int) *bench {
 
 // train seals n packets of a member, payload bytes of TCP data each, as a socket would give them.
 func (m *benchMember) train(n, payload int) link.Train {
+	return m.trainOf(n, func(i int) []byte { return tcp(m.inside, lanHost, uint32(i*payload), make([]byte, payload)) })
+}
+
+// trainOf is train with any packets, all of one size.
+func (m *benchMember) trainOf(n int, packet func(i int) []byte) link.Train {
 	var s datachan.Scratch
 	var b []byte
 	size := 0
 	for i := range n {
-		pkt := tcp(m.inside, lanHost, uint32(i*payload), make([]byte, payload))
+		pkt := packet(i)
 		id, _ := m.client.Reserve(1)
 		at := len(b)
 		b = append(b, make([]byte, len(pkt)+datachan.Room)...)
@@ -164,7 +169,7 @@ func TestDownlinkAllocatesNothing(t *testing.T) {
 			n := copy(buffers[i], p.Bytes)
 			packets[i] = tun.Packet{Bytes: buffers[i][:n:len(buffers[i])], GSO: p.GSO}
 		}
-		b.lane.send(b.srv.table.zones[0], packets, to)
+		b.lane.send(b.srv.table.zones[0], packets, to, nil)
 	}); n != 0 {
 		t.Errorf("%v allocations for a batch of %d packets, want none", n, 21*len(b.members))
 	}
@@ -228,7 +233,7 @@ func TestTrains(t *testing.T) {
 		packets[i].Bytes = append(make([]byte, 0, len(packets[i].Bytes)+64), packets[i].Bytes...)
 	}
 	packets[5].Bytes = append(make([]byte, 0, len(superOne.Bytes)+64), superOne.Bytes...)
-	b.lane.send(b.srv.table.zones[0], packets, make([]*client, len(packets)))
+	b.lane.send(b.srv.table.zones[0], packets, make([]*client, len(packets)), nil)
 	var got []string
 	for _, tr := range b.sock.log {
 		n := (len(tr.Bytes) + tr.Size - 1) / tr.Size
@@ -267,7 +272,7 @@ func TestArenaFull(t *testing.T) {
 		super.Bytes = append(make([]byte, 0, len(super.Bytes)+64), super.Bytes...)
 		packets = append(packets, super)
 	}
-	b.lane.send(b.srv.table.zones[0], packets, make([]*client, len(packets)))
+	b.lane.send(b.srv.table.zones[0], packets, make([]*client, len(packets)), nil)
 	if want := 450; b.sock.packets != want {
 		t.Errorf("%d packets sent, want %d", b.sock.packets, want)
 	}
@@ -310,7 +315,7 @@ func BenchmarkDownlink(bm *testing.B) {
 				for i, p := range originals {
 					packets[i] = tun.Packet{Bytes: append(packets[i].Bytes[:0], p.Bytes...), GSO: p.GSO}
 				}
-				b.lane.send(b.srv.table.zones[0], packets, to)
+				b.lane.send(b.srv.table.zones[0], packets, to, nil)
 			}
 		})
 	}

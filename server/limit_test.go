@@ -117,7 +117,7 @@ func TestLimitedLanesAllocateNothing(t *testing.T) {
 	packets, to := make([]tun.Packet, 1), make([]*client, 1)
 	n := testing.AllocsPerRun(50, func() {
 		packets[0] = tun.Packet{Bytes: append(buf[:0], super.Bytes...), GSO: super.GSO}
-		b.lane.send(b.srv.table.zones[0], packets, to)
+		b.lane.send(b.srv.table.zones[0], packets, to, nil)
 	})
 	if n != 0 {
 		t.Errorf("%v allocations a batch down", n)

@@ -142,6 +142,10 @@ func TestPolicyGivesPoolAndDevice(t *testing.T) {
 		if got := bob.got(); len(got) != 0 {
 			t.Error("a packet of another pool's device reached bob")
 		}
+		w.inject(udp(lanHost, group4, nil))
+		if a, b := alice.got(), bob.got(); len(a) != 0 || len(b) != 1 {
+			t.Errorf("multicast of bob's pool: %d packets for alice, %d for bob", len(a), len(b))
+		}
 		bob.send(udp(alice.addr4(), lanHost, nil))
 		alice.send(udp(bob.addr4(), lanHost, nil))
 		for i, dev := range w.devs {

@@ -70,7 +70,7 @@ func TestE2EClientFiles(t *testing.T) {
 	f.connect("bob").ping(lab.Lan4, 3, 56)
 }
 
-// Clients reach each other only when they are let.
+// Clients reach each other only when they are let, also by multicast.
 func TestE2EClientToClient(t *testing.T) {
 	for _, open := range []bool{false, true} {
 		t.Run(fmt.Sprint(open), func(t *testing.T) {
@@ -80,11 +80,20 @@ func TestE2EClientToClient(t *testing.T) {
 				more = append(more, "client-to-client")
 			}
 			f.serve(more...)
-			alice, _ := f.connect("alice"), f.connect("bob")
+			alice, bob := f.connect("alice"), f.connect("bob")
 			p, err := alice.host.Ping(f.ctx, "10.83.0.3", 5, 56, 50*time.Millisecond)
 			f.must(err)
 			if open && p.Lost() > 0 || !open && p.Received > 0 {
 				t.Errorf("client-to-client %v: %d of %d pings answered", open, p.Received, p.Sent)
+			}
+			// Multicast of the gateway reaches clients in any case.
+			_, err = bob.host.Run(f.ctx, "sysctl", "-qw", "net.ipv4.icmp_echo_ignore_broadcasts=0")
+			f.must(err)
+			for from, want := range map[*lab.Host]bool{f.Host("router"): true, alice.host: open} {
+				out, _ := from.Run(f.ctx, "ping", "-n", "-c", "2", "-W", "2", "-I", "tun0", "224.0.0.1") // several answers are faults to it
+				if got := strings.Contains(out, "from 10.83.0.3"); got != want {
+					t.Errorf("client-to-client %v: bob hears %s: %v, want %v: %s", open, from.NS, got, want, out)
+				}
 			}
 		})
 	}

@@ -1,0 +1,70 @@
+package server
+
+import (
+	"postern/tun"
+)
+
+// Packets for groups, by multicast, go to all, as frames for groups do on a tap device:
+//
+//	from the device                           to every client of its zone
+//	from a client, with client-to-client      to every other one of its zone, and to the device
+//	                otherwise                 to the device
+
+const (
+	// maxCopies is how many copies of packets for groups one batch may bring about. What is beyond it dies: a client must not
+	// have the server fill its memory.
+	maxCopies = 1 << 16
+	// spareCopies is what a loop keeps room for from batch to batch.
+	spareCopies = 1 << 12
+)
+
+// others calls f for every member of a zone but c. list is the loop's own scratch.
+func (s *Server) others(list *[]*client, zone int, c *client, f func(*client)) {
+	*list = s.table.all((*list)[:0])
+	for _, other := range *list {
+		if other == c || other.gone.Load() {
+			continue
+		}
+		if m := other.member.Load(); m != nil && m.zone == zone {
+			f(other)
+		}
+	}
+	clear(*list)
+}
+
+// copyFor adds copies of a packet for a group to list: one for each member of a zone but c.
+func (s *Server) copyFor(scratch *[]*client, list []forwarded, zone int, c *client, b []byte) []forwarded {
+	s.others(scratch, zone, c, func(to *client) {
+		if len(list) >= maxCopies {
+			s.drops.add(dropGroup)
+			return
+		}
+		list = append(list, forwarded{to, b})
+	})
+	return list
+}
+
+// passAll sends forwarded packets, and returns the list for the next ones.
+func passAll(list []forwarded) []forwarded {
+	for rest := list; len(rest) > 0; {
+		rest = rest[rest[0].to.path.Load().home.pass(rest):]
+	}
+	if cap(list) > spareCopies {
+		return nil
+	}
+	clear(list)
+	return list[:0]
+}
+
+// spread sends a packet of the device to every client of its zone.
+func (d *downlink) spread(p *tun.Packet) {
+	srv := d.lane.srv
+	for i := range p.Segments() {
+		b, err := p.Segment(i)
+		if err != nil {
+			srv.drops.add(dropInner)
+			return
+		}
+		d.copies = passAll(srv.copyFor(&d.clients, d.copies, d.zone.index, nil, b))
+	}
+}

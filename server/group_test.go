@@ -1,0 +1,71 @@
+package server
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"postern/server/link"
+	"postern/tun"
+)
+
+var (
+	group4 = netip.MustParseAddr("224.0.0.251")
+	group6 = netip.MustParseAddr("ff02::fb")
+)
+
+// Multicast of the device reaches every client, in both families; a client's reaches the device and, with
+// client-to-client, every other client.
+func TestGroups(t *testing.T) {
+	for _, direct := range []bool{false, true} {
+		t.Run(fmt.Sprintf("client-to-client %v", direct), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.cfg.ClientToClient = direct
+				w.start()
+				alice, bob := w.peer("alice", homeAddr).connect(), w.streamPeer("bob", otherAddr).connect()
+				for _, c := range []struct{ from, alice, group netip.Addr }{{lanHost, alice.addr4(), group4}, {lanHost6, alice.addr6(), group6}} {
+					b := udp(c.from, c.group, []byte("to all"))
+					w.inject(b)
+					expect(t, "the device's to alice", alice.got(), b)
+					expect(t, "the device's to bob", bob.got(), b)
+					b = udp(c.alice, c.group, []byte("to all others"))
+					alice.send(b)
+					expect(t, "alice's to the device", w.written(), b)
+					expect(t, "alice's to alice", alice.got())
+					if direct {
+						expect(t, "alice's to bob", bob.got(), b)
+					} else {
+						expect(t, "alice's to bob", bob.got())
+					}
+				}
+				b := udp(bob.addr4(), group4, []byte("forged"))
+				alice.send(b)
+				expect(t, "forged", slices.Concat(w.written(), bob.got()))
+				super, segments := superpacket(lanHost, group4, 3, 1000)
+				w.injectGSO(super)
+				expect(t, "a superpacket's to alice", alice.got(), segments...)
+				expect(t, "a superpacket's to bob", bob.got(), segments...)
+				w.injectGSO(tun.Packet{Bytes: super.Bytes[:30], GSO: super.GSO})
+				expect(t, "a broken one's", slices.Concat(alice.got(), bob.got()))
+			})
+		})
+	}
+}
+
+// What a client sends to groups is copied only so often at a time, and what is beyond that dies and is counted.
+func TestGroupsAreBounded(t *testing.T) {
+	b := newBench(t, 9)
+	b.srv.clientToClient = true
+	m := b.members[0]
+	must(t, b.uplink.batch([]link.Train{m.trainOf(maxCopies/8+10, func(int) []byte { return udp(m.inside, group4, nil) })}))
+	if got := b.sock.packets; got != maxCopies {
+		t.Errorf("%d copies, want %d", got, maxCopies)
+	}
+	if got := b.srv.drops[dropGroup].Load(); got != 80 {
+		t.Errorf("%d counted, want 80", got)
+	}
+	if n := cap(b.uplink.forward); n > spareCopies {
+		t.Errorf("room for %d copies is kept", n)
+	}
+}
