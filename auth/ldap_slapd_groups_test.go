@@ -5,12 +5,9 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/auth"
 	"postern/auth/slapdtest"
@@ -153,84 +150,6 @@ func TestSlapdNotLocked(t *testing.T) {
 	if _, err := login(newLDAP(t, slapdOptions(s)), "alice", "alice-secret"); err != nil {
 		t.Errorf("straight at the directory: %v", err) // locked, if it had seen as many as its limit
 	}
-}
-
-// Who is outside the group is refused by whatever way they come: password, password and code, token, certificate alone.
-func TestSlapdOutsidersRefused(t *testing.T) {
-	s := startSlapd(t, slapdtest.Options{})
-	r, err := auth.NewRealms([]auth.LDAPOptions{slapdOptions(s)}, nopLog)
-	if err != nil {
-		t.Fatal(err)
-	}
-	outside := func(t *testing.T, err error) {
-		t.Helper()
-		wantDenied(t, err, "in no required group", auth.PublicRefusal)
-	}
-	t.Run("password", func(t *testing.T) {
-		_, err := login(r, "carol", "carol-secret")
-		outside(t, err)
-	})
-	t.Run("password and code", func(t *testing.T) {
-		file := filepath.Join(t.TempDir(), "totp")
-		codes := make(map[string]auth.TOTPSecret)
-		for _, name := range []string{"alice", "carol"} {
-			if codes[name], err = auth.AddTOTP(file, name); err != nil {
-				t.Fatal(err)
-			}
-		}
-		used, err := os.Create(filepath.Join(t.TempDir(), "used"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer used.Close()
-		factor, err := auth.NewTOTP(auth.TOTPOptions{File: file, Used: used}, nopLog)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a := factor.Require(r)
-		if _, err := login(a, "alice", "alice-secret"+codes["alice"].Code(time.Now())); err != nil {
-			t.Errorf("alice: %v", err)
-		}
-		_, err = login(a, "carol", "carol-secret"+codes["carol"].Code(time.Now()))
-		outside(t, err)
-	})
-	t.Run("token", func(t *testing.T) {
-		tokens, err := auth.NewTokens(auth.TokenOptions{Secret: auth.NewTokenSecret(), Renewal: time.Hour, Voucher: r}, nopLog)
-		if err != nil {
-			t.Fatal(err)
-		}
-		session := new(auth.TokenSession)
-		ask := func(session *auth.TokenSession, password string) error {
-			_, err := tokens.Login(t.Context(), session, r, &auth.Request{Username: "alice", Password: []byte(password), CertKey: []byte("key")})
-			return err
-		}
-		if err := ask(session, "alice-secret"); err != nil {
-			t.Fatal(err)
-		}
-		token := session.Token()
-		if err := ask(new(auth.TokenSession), token); err != nil {
-			t.Errorf("as long as alice is in the group: %v", err)
-		}
-		change := func(how string) {
-			t.Helper()
-			if err := s.Modify(fmt.Sprintf("dn: %s\nchangetype: modify\n%s: member\nmember: uid=alice,%s\n", slapdtest.UsersGroup, how, slapdtest.UserBase)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		change("delete")
-		outside(t, ask(new(auth.TokenSession), token))
-		change("add")
-	})
-	t.Run("certificate alone", func(t *testing.T) {
-		a := auth.CertificateAlone(r)
-		if id, err := a.Authenticate(t.Context(), &auth.Request{CommonName: "alice"}); err != nil || id.Name != "alice" {
-			t.Errorf("alice: %+v, %v", id, err)
-		}
-		_, err := a.Authenticate(t.Context(), &auth.Request{CommonName: "carol"})
-		outside(t, err)
-		_, err = a.Authenticate(t.Context(), &auth.Request{CommonName: "frank"})
-		wantDenied(t, err, "account locked", auth.PublicRefusal)
-	})
 }
 
 // L21: what changes in the directory is seen at the next look; while it is away nothing is, and recovery needs nobody.
