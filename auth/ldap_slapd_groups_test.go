@@ -4,10 +4,17 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+
+	ber "github.com/go-asn1-ber/asn1-ber"
+	"github.com/go-ldap/ldap/v3"
 
 	"postern/auth"
 	"postern/auth/slapdtest"
@@ -82,7 +89,68 @@ func TestSlapdDepth(t *testing.T) {
 	}
 }
 
-// S053: every hostile name finds the entry that has it, and no other; each has a password of its own.
+// A wiretap stands between us and a directory, and decodes the filter of each search that goes by.
+type wiretap struct {
+	url string
+
+	mu      sync.Mutex
+	filters []*ber.Packet
+}
+
+func tap(t *testing.T, s *slapdtest.Server) *wiretap {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wiretap{url: "ldap://" + l.Addr().String()}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", net.JoinHostPort(s.Addr, strconv.Itoa(s.Port)))
+			if err != nil {
+				near.Close()
+				continue
+			}
+			running.Go(func() { io.Copy(near, far); near.Close() })
+			running.Go(func() {
+				defer far.Close()
+				for {
+					msg, err := ber.ReadPacket(near)
+					if err != nil {
+						return
+					}
+					if op := msg.Children[1]; op.Tag == ldap.ApplicationSearchRequest {
+						w.mu.Lock()
+						w.filters = append(w.filters, op.Children[6])
+						w.mu.Unlock()
+					}
+					if _, err := far.Write(msg.Bytes()); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); s.Close(); running.Wait() })
+	return w
+}
+
+// take returns the filters that went by since it was called last.
+func (w *wiretap) take() []*ber.Packet {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	list := w.filters
+	w.filters = nil
+	return list
+}
+
+// S053: every hostile name finds the entry that has it, and no other; each has a password of its own. What goes over the
+// wire for it is a filter with one node, whose value is that name.
 func TestSlapdHostileNames(t *testing.T) {
 	s := startSlapd(t, slapdtest.Options{})
 	var ldif strings.Builder
@@ -103,7 +171,8 @@ func TestSlapdHostileNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := slapdOptions(s)
-	o.RequireGroups = nil
+	w := tap(t, s)
+	o.URLs, o.RequireGroups = []string{w.url}, nil
 	l := newLDAP(t, o)
 	for i, name := range names {
 		if id, err := login(l, name, fmt.Sprintf("secret%d", i+1)); err != nil || id.Name != name {
@@ -111,6 +180,23 @@ func TestSlapdHostileNames(t *testing.T) {
 		}
 		_, err := login(l, name, fmt.Sprintf("secret%d", i))
 		wantDenied(t, err, "wrong password", auth.PublicRefusal)
+		asked := w.take()
+		if len(asked) != 2 {
+			t.Errorf("%q: %d searches for two logins", name, len(asked))
+		}
+		for _, f := range asked {
+			if f.Tag != ldap.FilterEqualityMatch || len(f.Children) != 2 || f.Children[0].Data.String() != "uid" || f.Children[1].Data.String() != name {
+				text, _ := ldap.DecompileFilter(f)
+				t.Errorf("%q went over the wire as %s", name, text)
+			}
+		}
+	}
+	for _, name := range []string{"a\x00b", "\x00", "a\x00)(uid=*"} {
+		_, err := login(l, name, "secret1")
+		wantDenied(t, err, "", auth.PublicRefusal)
+	}
+	if n := len(w.take()); n != 0 {
+		t.Errorf("%d searches for names with a zero byte", n)
 	}
 }
 
