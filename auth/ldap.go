@@ -213,8 +213,11 @@ func (l *LDAP) holds(name string) error {
 	if l.o.Realm == "" || strings.HasSuffix(name, "@"+l.o.Realm) && len(name) > len(l.o.Realm)+1 {
 		return nil
 	}
-	return &Denied{Reason: fmt.Sprintf("not a name of the realm %s", l.o.Realm), Public: PublicRefusal, Err: ErrUnknownUser}
+	return &Denied{Reason: fmt.Sprintf("not a name of the realm %s", l.o.Realm), Public: PublicRefusal, Err: errRealm}
 }
+
+// errRealm is inside the *Denied of names that no directory here is asked about.
+var errRealm = fmt.Errorf("of no realm: %w", ErrUnknownUser)
 
 // login is the name as the directory knows it.
 func (l *LDAP) login(name string) string {

@@ -97,6 +97,12 @@ func resultCode(codes ...uint16) func(error) bool {
 	}
 }
 
+// anyResult reports whether the directory has answered, whatever it was.
+func anyResult(err error) bool {
+	var result *ldap.Error
+	return errors.As(err, &result) && result.ResultCode < ldap.ErrorNetwork
+}
+
 func isA[T error](err error) bool {
 	var target T
 	return errors.As(err, &target)
@@ -105,6 +111,22 @@ func isA[T error](err error) bool {
 func timedOut(err error) bool {
 	var n net.Error
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &n) && n.Timeout() || strings.Contains(err.Error(), "i/o timeout")
+}
+
+// certificateRefused reports whether the server has ended the handshake for our certificate, or for having none. OpenSSL
+// calls the latter a handshake failure up to TLS 1.2.
+func certificateRefused(err error) bool {
+	var alert *net.OpError
+	if !errors.As(err, &alert) || alert.Op != "remote error" {
+		return false
+	}
+	text := alert.Error()
+	return strings.Contains(text, "certificate") || strings.Contains(text, "access denied") || strings.Contains(text, "handshake failure")
+}
+
+// noVersion reports whether it is the versions of TLS in which we and the server do not agree.
+func noVersion(err error) bool {
+	return strings.Contains(err.Error(), "protocol version not supported") || strings.Contains(err.Error(), "unsupported protocol version")
 }
 
 func certificateExpired(err error) bool {
@@ -123,7 +145,7 @@ var LDAPAdvice = []Advice{
 	{"the server cannot be reached in time", "A firewall or a missing route: let this machine reach the port in `ldap-url` by TCP.",
 		atStep(stepConnect, nil)},
 	{"the server does not take StartTLS", "Set up a certificate in the directory, or write `ldap-url ldaps://HOST` and remove `ldap-starttls`.",
-		atStep(stepStartTLS, nil)},
+		atStep(stepStartTLS, func(err error) bool { return !timedOut(err) })},
 	{"the CA of the server's certificate is not known", "Name the file with that CA's certificate in `ldap-tls-ca`; without the line it is the system's CAs that count.",
 		atStep(stepTLS, isA[x509.UnknownAuthorityError])},
 	{"the server's certificate is for another name", "Write the name that is in the certificate into `ldap-url`, or issue a certificate with this name in it.",
@@ -136,12 +158,18 @@ var LDAPAdvice = []Advice{
 		atStep(stepTLS, func(err error) bool {
 			return isA[tls.RecordHeaderError](err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 		})},
+	{"the server has no TLS 1.2", "Switch on TLS 1.2 or newer in the directory: older ones are not spoken.",
+		atStep(stepTLS, noVersion)},
 	{"the server wants another certificate of ours", "Name one that the directory accepts in `ldap-tls-cert` and `ldap-tls-key`.",
-		atStep(stepTLS, func(err error) bool { var op *net.OpError; return errors.As(err, &op) && op.Op == "remote error" })},
+		atStep(stepTLS, certificateRefused)},
 	{"TLS cannot be set up in time", "The server accepts connections and does not answer: it is overloaded, or something in between swallows the packets.",
-		atStep(stepTLS, timedOut)},
+		func(err error, at string) bool { return (at == stepTLS || at == stepStartTLS) && timedOut(err) }},
 	{"TLS cannot be set up", "See what the directory's log says about this connection.",
 		atStep(stepTLS, nil)},
+	{"the directory is busy or not available", "It says so itself: see what its log says, and try again.",
+		func(err error, _ string) bool {
+			return resultCode(ldap.LDAPResultBusy, ldap.LDAPResultUnavailable)(err)
+		}},
 	{"the service account's name or password is wrong", "Correct `ldap-bind-dn` and the file of `ldap-bind-password-file`; see whether the account is locked or its password has expired.",
 		atStep(stepService, resultCode(ldap.LDAPResultInvalidCredentials, ldap.LDAPResultNoSuchObject, ldap.LDAPResultInvalidDNSyntax))},
 	{"the directory wants encryption before a password", "Write ldaps:// in `ldap-url`, or add `ldap-starttls`.",
@@ -149,13 +177,15 @@ var LDAPAdvice = []Advice{
 			return resultCode(ldap.LDAPResultConfidentialityRequired, ldap.LDAPResultStrongAuthRequired)(err)
 		}},
 	{"the directory does not let the service account in", "See what the directory's log says about it; anonymous searches may be switched off (then set `ldap-bind-dn`).",
-		atStep(stepService, func(err error) bool { var r *ldap.Error; return errors.As(err, &r) && r.ResultCode < ldap.ErrorNetwork })},
+		atStep(stepService, anyResult)},
 	{"the base of the search does not exist", "Correct `ldap-user-base`; the service account must also be allowed to see it.",
 		atStep(stepSearch, resultCode(ldap.LDAPResultNoSuchObject, ldap.LDAPResultInvalidDNSyntax))},
 	{"the search is not allowed", "Give the service account the right to search and read below `ldap-user-base`; without `ldap-bind-dn` the search is anonymous, which many directories refuse.",
 		atStep(stepSearch, resultCode(ldap.LDAPResultInsufficientAccessRights, ldap.LDAPResultOperationsError, ldap.LDAPResultInappropriateAuthentication))},
 	{"the directory refers to another server", "Referrals are never followed: write that server into `ldap-url`, or a base that this one holds into `ldap-user-base`.",
 		func(err error, _ string) bool { return resultCode(ldap.LDAPResultReferral)(err) }},
+	{"the name is of none of the directories", "Every `ldap-realm` takes the names that end with it, as alice@partner.example: write the name so, or put a directory for all other names above the first `ldap-realm`.",
+		deniedFor(errRealm)},
 	{"no entry has this name", "Try the filter above with ldapsearch; correct `ldap-user-filter` and `ldap-user-base`. In Active Directory the filter is usually (sAMAccountName=%u).",
 		deniedFor(ErrUnknownUser)},
 	{"several entries have this name", "Narrow `ldap-user-base`, or add a condition to `ldap-user-filter`: nobody logs in by a name that two have.",
@@ -184,7 +214,7 @@ var LDAPAdvice = []Advice{
 		deniedAs("not allowed to log in")},
 	{"the password is wrong", "Type it again. If it is right for sure, the entry above is not the one you think of.",
 		deniedFor(errWrongPassword)},
-	{"the directory refuses the account", "See the reason above, and the password policy of the directory.",
+	{"the directory refuses the account", "See the answer in full, and the password policy of the directory.",
 		deniedFor(errState)},
 	{"the directory means somebody else", "The bind was taken for another entry than the one that was found: correct `ldap-bind-as`, or remove it.",
 		deniedFor(errOtherEntry)},
@@ -195,7 +225,11 @@ var LDAPAdvice = []Advice{
 	{"the name does not fit", "User names have letters, digits and few signs, and with `ldap-bind-as` no @ or \\ of their own.",
 		func(err error, _ string) bool { return isDenied(err) }},
 	{"the directory does not answer in time", "It is overloaded, or searches without an index: index the attributes of `ldap-user-filter`, member, uniqueMember and memberUid. `ldap-timeout` is how long a step may take.",
-		func(err error, _ string) bool { return timedOut(err) }},
-	{"the directory answers what cannot be understood", "See whether it is an LDAP server at that port, and what its log says.",
+		func(err error, _ string) bool {
+			return timedOut(err) || resultCode(ldap.LDAPResultTimeLimitExceeded, ldap.LDAPResultAdminLimitExceeded)(err)
+		}},
+	{"the directory refuses a question", "See the answer in full, and what the directory's log says about it.",
+		func(err error, _ string) bool { return anyResult(err) }},
+	{"the directory answers what cannot be understood", "See whether it is an LDAP server at that port (at 636 usually one for ldaps://), and what its log says.",
 		func(err error, _ string) bool { return true }},
 }

@@ -5,9 +5,11 @@ import (
 	"crypto/x509"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,6 +51,66 @@ func TestAdvicePage(t *testing.T) {
 	}
 }
 
+// crowded is an address that does not take connections, nor refuse them: as many wait there already as may.
+func crowded(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port)
+	for range 20 {
+		c, err := net.DialTimeout("tcp", addr, 200*time.Millisecond)
+		if err != nil {
+			return addr
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Fatal("it takes ever more connections")
+	return ""
+}
+
+// plays is the address of a server that says this to whoever has said something, and nothing more.
+func plays(t *testing.T, what string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Read(make([]byte, 4096))
+			io.WriteString(c, what)
+			io.Copy(io.Discard, c) // until that is enough
+			c.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
+const (
+	// helloOf11 is the ServerHello of a server that goes down to TLS 1.1 instead of refusing.
+	helloOf11 = "\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02" + "0123456789abcdef0123456789abcdef" + "\x00\xc0\x13\x00"
+	// internalError is an alert that could mean anything.
+	internalError = "\x15\x03\x03\x00\x02\x02\x50"
+)
+
 // Each thing that can be wrong with a directory has advice of its own.
 func TestExplain(t *testing.T) {
 	ca := newCA(t)
@@ -85,6 +147,8 @@ func TestExplain(t *testing.T) {
 	for i := range many {
 		many[i] = fmt.Sprintf("cn=%d,dc=example", i)
 	}
+	old := ca.server(t, nil)
+	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 	told := make(map[string]bool)
 	for _, c := range []struct {
 		want string
@@ -93,6 +157,12 @@ func TestExplain(t *testing.T) {
 	}{
 		{"the name of the server cannot be resolved", nil, func(o *auth.LDAPOptions) { o.URLs = []string{"ldaps://ldap.invalid"} }},
 		{"the server refuses the connection", closed, nil},
+		{"the server cannot be reached in time", nil, func(o *auth.LDAPOptions) {
+			o.URLs, o.Timeout = []string{"ldap://" + crowded(t)}, 200*time.Millisecond
+		}},
+		{"the server has no TLS 1.2", &stub{tls: old}, nil},
+		{"the server has no TLS 1.2", nil, func(o *auth.LDAPOptions) { o.URLs = []string{"ldaps://" + plays(t, helloOf11)} }},
+		{"TLS cannot be set up", nil, func(o *auth.LDAPOptions) { o.URLs = []string{"ldaps://" + plays(t, internalError)} }},
 		{"the server does not take StartTLS", &stub{intercept: func(c net.Conn, op ber.Tag, id int64) bool {
 			send(c, id, envelope(result(ldap.ApplicationExtendedResponse, ldap.LDAPResultProtocolError, "")))
 			return true
@@ -105,12 +175,21 @@ func TestExplain(t *testing.T) {
 		{"TLS cannot be set up in time", nil, func(o *auth.LDAPOptions) {
 			o.URLs, o.Timeout = []string{"ldaps://" + silent.Addr().String()}, 200*time.Millisecond
 		}},
+		{"TLS cannot be set up in time", &stub{intercept: func(net.Conn, ber.Tag, int64) bool { return true }}, func(o *auth.LDAPOptions) {
+			o.StartTLS, o.Timeout = true, 200*time.Millisecond
+		}},
+		{"the directory is busy or not available", &stub{bind: bound(bindResult(51, ""), true)}, nil},
+		{"the directory is busy or not available", &stub{intercept: done(52)}, nil},
 		{"the service account's name or password is wrong", &stub{bind: bound(bindResult(49, ""), true)}, nil},
 		{"the directory wants encryption before a password", &stub{bind: bound(bindResult(13, ""), true)}, nil},
 		{"the directory does not let the service account in", &stub{bind: bound(bindResult(53, ""), true)}, nil},
 		{"the base of the search does not exist", &stub{intercept: done(32)}, nil},
 		{"the search is not allowed", &stub{intercept: done(50)}, nil},
 		{"the directory refers to another server", &stub{intercept: done(10)}, nil},
+		{"the directory refuses a question", &stub{intercept: done(53)}, nil},
+		{"the directory refuses a question", &stub{bind: bound(bindResult(80, ""), false)}, nil},
+		{"the directory does not answer in time", &stub{intercept: done(11)}, nil},
+		{"the name is of none of the directories", &stub{}, func(o *auth.LDAPOptions) { o.Realm = "corp.example" }},
 		{"no entry has this name", &stub{entries: []stubEntry{}}, nil},
 		{"several entries have this name", &stub{entries: []stubEntry{{dn: aliceDN}, {dn: "cn=" + aliceDN}}}, nil},
 		{"the user is in none of the required groups", &stub{}, func(o *auth.LDAPOptions) { o.RequireGroups = []string{"cn=vpn,dc=example"} }},
@@ -182,10 +261,7 @@ func TestExplain(t *testing.T) {
 	if got := auth.Explain(err).Problem; got != "the name does not fit" {
 		t.Errorf("%v: %q", err, got)
 	}
-	// These take a network that swallows packets, or a server that breaks TLS in a way of its own.
-	for _, p := range []string{"a password is needed to find this user", "the name does not fit", "the server cannot be reached in time", "TLS cannot be set up"} {
-		told[p] = true
-	}
+	told["a password is needed to find this user"], told["the name does not fit"] = true, true
 	for _, a := range auth.LDAPAdvice {
 		if !told[a.Problem] {
 			t.Errorf("nothing brought about %q", a.Problem)

@@ -58,7 +58,7 @@ func (r *Realms) of(name string) (*LDAP, error) {
 	if r.other != nil {
 		return r.other, nil
 	}
-	return nil, &Denied{Reason: "not a name of any realm", Public: PublicRefusal, Err: ErrUnknownUser}
+	return nil, &Denied{Reason: "not a name of any realm", Public: PublicRefusal, Err: errRealm}
 }
 
 // Authenticate judges a login by its password.
