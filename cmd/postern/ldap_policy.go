@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"postern/auth"
 	"postern/server"
@@ -42,6 +43,18 @@ func testPolicy(cfg *config.Config, who *auth.Identity) (t policyTest, err error
 		if p == nil {
 			continue
 		}
+		if !p.Open(time.Now()) {
+			t.problem = "connections are not allowed at this hour"
+			t.remedy = fmt.Sprintf("Wait, or change the hours lines of the policy %s.", p.Name)
+			return t, nil
+		}
+		if has, err := hasFactor(cfg, p, who.Name); err != nil {
+			return t, err
+		} else if !has {
+			t.problem = "the policy wants a one-time code, and the user has no secret"
+			t.remedy = fmt.Sprintf("Make one: postern user totp --file %s %s", cfg.TOTPFile, who.Name)
+			return t, nil
+		}
 		pool := p.Pool
 		if who.Pool != "" {
 			pool = who.Pool
@@ -63,6 +76,14 @@ func testPolicy(cfg *config.Config, who *auth.Identity) (t policyTest, err error
 		t.remarks = append(t.remarks, "none with another certificate: the login is refused")
 	}
 	return t, nil
+}
+
+// hasFactor reports whether a user can prove what a policy wants besides the password.
+func hasFactor(cfg *config.Config, p *config.Policy, user string) (bool, error) {
+	if p.Factor == "" || !cfg.TOTPOptional { // where codes are for all, the login has seen to it
+		return true, nil
+	}
+	return auth.HoldsTOTP(cfg.TOTPFile, user)
 }
 
 func hasPool(cfg *config.Config, name string) bool {

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"postern/auth"
 	"postern/auth/slapdtest"
 	"postern/server/config"
 )
@@ -44,6 +47,19 @@ func TestLDAPTest(t *testing.T) {
 	grouped := []string{"pool people", "network 10.99.0.0/24", "end",
 		"policy laptops", "match ldap-group " + slapdtest.UsersGroup + " cert-ou Laptops", "pool people", "end",
 		"policy inner", "match ldap-group " + slapdtest.Department, "pool people", "end"}
+	// Closed all the time but for a minute of another day, and for codes that nobody has.
+	closed := (time.Now().Weekday() + 2) % 7
+	hours := "hours " + strings.ToLower(closed.String()[:3]) + " 00:00-00:01 UTC"
+	terms := func(line string) []string {
+		return []string{"pool people", "network 10.99.0.0/24", "end", "policy all", "match any", "pool people", line, "end", "auth-totp-file totp", "auth-totp optional"}
+	}
+	if _, err := auth.AddTOTP(filepath.Join(dir, "totp"), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/ldap.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		user, password, want string
 		more                 []string
@@ -62,11 +78,21 @@ func TestLDAPTest(t *testing.T) {
 		{"heidi", "", "policy                      inner, pool people\n", grouped, true},
 		{"alice", "", "policy                      laptops, pool people, with a certificate of the unit", grouped, true},
 		{"alice", "", "none with another certificate: the login is refused", grouped, true},
+		{"heidi", "", "FAILED: connections are not allowed at this hour\n", terms(hours), false},
+		{"heidi", "", "FAILED: the policy wants a one-time code, and the user has no secret\n", terms("factor totp"), false},
+		{"alice", "", "OK: alice may connect", terms("factor totp"), true},
+		{"heidi", "", `FAILED: there is no pool "Hall"`, append(slices.Clone(grouped), "ldap-pool-attribute sn"), false},
 		{"heidi", "", "FAILED: no policy matches", []string{"pool people", "network 10.99.0.0/24", "end", "policy none", "match user zoe", "pool people", "end"}, false},
 	} {
 		out, err := run(c.user, c.password, c.more...)
 		if !strings.Contains(out, c.want) || (err == nil) != c.in {
 			t.Errorf("%s: %v, want %q in\n%s", c.user, err, c.want, out)
+		}
+		if _, problem, ok := strings.Cut(out, "FAILED: "); ok {
+			problem, _, _ = strings.Cut(problem, "\n")
+			if problem, _, _ = strings.Cut(problem, `"`); !strings.Contains(string(page), problem) {
+				t.Errorf("docs/ldap.md has no line for %q", problem)
+			}
 		}
 	}
 }
