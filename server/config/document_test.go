@@ -123,9 +123,18 @@ func writeRows(b *strings.Builder, rows []row, s stance) {
 	}
 }
 
-// The examples of docs/policy.md can be served as they stand.
-func TestPolicyPageExamples(t *testing.T) {
-	page, err := os.ReadFile("../../docs/policy.md")
+// The examples of docs/policy.md can be served as they stand, and so can those of docs/ldap.md about directories.
+func TestPageExamples(t *testing.T) {
+	for page, want := range map[string]int{"policy.md": 4, "ldap.md": 5} {
+		if n := servedExamples(t, "../../docs/"+page); n != want {
+			t.Errorf("%s: %d examples were found, want %d", page, n, want)
+		}
+	}
+}
+
+func servedExamples(t *testing.T, file string) (examples int) {
+	t.Helper()
+	page, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,25 +143,27 @@ func TestPolicyPageExamples(t *testing.T) {
 	for name, text := range map[string]string{
 		"/etc/ssl/example-ca.pem": id.cert, "/etc/ssl/corp-ca.pem": id.cert, "/etc/postern/ldap-password": "secret\n",
 		"/etc/openvpn/pki/ca.crt": id.cert, "/etc/openvpn/pki/issued/server.crt": id.cert, "/etc/openvpn/pki/private/server.key": id.key,
-		"/etc/openvpn/pki/crl.pem": revocations(), "/etc/openvpn/tls-crypt-v2.key": v2KeyText, "/etc/openvpn/totp": "",
+		"/etc/openvpn/pki/crl.pem": revocations(), "/etc/openvpn/tls-crypt-v2.key": v2KeyText, "/etc/openvpn/totp": "", "/etc/ipa/ca.crt": id.cert,
 	} {
 		m[name] = text
 	}
-	examples := 0
 	for i, block := range strings.Split(string(page), "```") {
-		if i%2 == 0 {
+		directory := strings.HasPrefix(block, "\nldap-")
+		if i%2 == 0 || !directory && !strings.Contains(block, "\npolicy ") {
 			continue
 		}
 		examples++
 		if !strings.Contains(block, "ca pki") {
-			block = minimal + "keepalive 10 60\ntopology subnet\nldap-url ldaps://ldap.example\nldap-user-base dc=x\n" + block
+			context := "ldap-url ldaps://ldap.example\nldap-user-base dc=x\n"
+			if directory {
+				context = "server 10.8.0.0 255.255.255.0\n"
+			}
+			block = minimal + "keepalive 10 60\ntopology subnet\n" + context + block
 		}
 		_, r, err := load(m, "/etc/openvpn", "/etc/openvpn/server.conf", []byte(block), nil)
 		if err != nil || r.Count(Ignored) > 0 {
 			t.Errorf("%v\n%s", err, judgements(r))
 		}
 	}
-	if examples != 4 {
-		t.Errorf("%d examples were found, want 4", examples)
-	}
+	return examples
 }
