@@ -212,20 +212,26 @@ func (l *LDAP) groupsMoved(c *directoryConn, s *server, seen *census, now time.T
 	if len(l.groups.required) == 0 && !l.groups.all {
 		return false, nil // only the entry's own memberOf counts
 	}
+	ad, err := s.isActiveDirectory(c)
+	if err != nil {
+		return false, inStep(stepGroups, err)
+	}
 	if seen.marks == nil || now.Sub(seen.whole) >= wholeLook {
 		seen.since, seen.whole, seen.marks = now, now, groupMarks{}
-		if _, err := l.takeMarks(c, seen, now); err != nil {
+		if _, err := l.takeMarks(c, ad, seen); err != nil {
 			return false, err
 		}
 		return true, nil
 	}
-	return l.takeMarks(c, seen, now)
+	return l.takeMarks(c, ad, seen)
 }
 
 // takeMarks reads how the groups are marked that have changed lately, and reports whether there are new marks.
-func (l *LDAP) takeMarks(c *directoryConn, seen *census, now time.Time) (bool, error) {
-	filter := "(&(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=posixGroup)(objectClass=group))" +
-		"(|(modifyTimestamp>=" + generalized(seen.since, "Z") + ")(whenChanged>=" + generalized(seen.since, ".0Z") + ")))"
+func (l *LDAP) takeMarks(c *directoryConn, ad bool, seen *census) (bool, error) {
+	filter := "(&(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=posixGroup))(modifyTimestamp>=" + generalized(seen.since, "Z") + "))"
+	if ad { // whose modifyTimestamp is made up when it is read, and not to be searched by
+		filter = "(&(objectClass=group)(whenChanged>=" + generalized(seen.since, ".0Z") + "))"
+	}
 	result, err := c.search(l.groups.base, ldap.ScopeWholeSubtree, maxGroups+1, filter, markAttributes...)
 	if err != nil {
 		if _, odd := answered(err).(*oddAnswer); odd {

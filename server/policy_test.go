@@ -160,6 +160,14 @@ func TestPolicyGivesPoolAndDevice(t *testing.T) {
 		if w.log.count("login ended", "carol", "no policy matches") != 1 {
 			t.Errorf("no reason in the log:\n%s", w.log)
 		}
+		for who, want := range map[string]string{
+			"alice": "first packet cookie TLS certificate login policy address connected first data",
+			"carol": "first packet cookie TLS certificate login !policy ended",
+		} {
+			if got := w.why(who).Attempts; len(got) != 1 || got[0].story() != want {
+				t.Errorf("why %s: %+v, want %s", who, got, want)
+			}
+		}
 		alice.ctl.Say("EXIT")
 		time.Sleep(10 * time.Second)
 		if f.of(alice.addr4()) != "" || f.size() != 2 {
