@@ -280,6 +280,39 @@ func TestSlapdSecondServer(t *testing.T) {
 	wantDenied(t, err, "wrong password", auth.PublicRefusal)
 }
 
+// L07: a directory that stands still, at whatever step, costs the login one step's time before the next one is asked; and
+// those after it nothing.
+func TestSlapdFrozenFailover(t *testing.T) {
+	first, second := startSlapd(t, slapdtest.Options{}), startSlapd(t, slapdtest.Options{})
+	for name, url := range map[string]string{"ldaps": first.URLTLS, "StartTLS": first.URL, "a connection that has waited": first.URLTLS} {
+		t.Run(name, func(t *testing.T) {
+			o := slapdOptions(first)
+			o.URLs, o.StartTLS, o.Timeout = []string{url, second.URLTLS}, true, time.Second
+			o.CA = slices.Concat(first.CA, second.CA)
+			l := newLDAP(t, o)
+			if name == "a connection that has waited" {
+				if _, err := login(l, "alice", "alice-secret"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			first.Freeze()
+			defer first.Thaw()
+			began := time.Now()
+			if _, err := login(l, "alice", "alice-secret"); err != nil {
+				t.Fatal(err)
+			}
+			took := time.Since(began)
+			began = time.Now()
+			if _, err := login(l, "alice", "alice-secret"); err != nil {
+				t.Fatal(err)
+			}
+			if again := time.Since(began); took-again < o.Timeout/2 || took-again > 2*o.Timeout {
+				t.Errorf("took %v, and %v the next time, want %v more for the one step", took, again, o.Timeout)
+			}
+		})
+	}
+}
+
 // S061: logins at once never get each other's answer.
 func TestSlapdParallel(t *testing.T) {
 	s := startSlapd(t, slapdtest.Options{})
