@@ -33,13 +33,7 @@ func (s *Session) decided(now time.Time, n *negotiation, err error) {
 	switch {
 	case err == nil:
 	case errors.As(err, &denied):
-		// All logins that fail are told so at one time after they came, so that the time tells nothing about the
-		// reason (S045). In a renegotiation the silence of the data channel has told already.
-		at := now
-		if later := n.asked.Add(s.timing.RefusalDelay); n.first && denied.Challenge == "" && later.After(now) {
-			at = later
-		}
-		s.refuse(n, denied, at)
+		s.refuse(n, denied, s.verdictTime(now, n, denied))
 	case n.first && n.alerted(err):
 		// The alert goes out again until it has arrived: a client that hears nothing waits for a minute.
 		s.leave(err)
@@ -61,6 +55,27 @@ func (s *Session) decided(now time.Time, n *negotiation, err error) {
 		}
 		s.payDebts()
 	}
+}
+
+// verdictTime is when a client is told that its login has failed: at one time after it came, so that the time tells nothing
+// about the reason (S045). What took longer is told at the next multiple of that time: with a slow directory an unknown user
+// is known sooner than a wrong password. That ends with the fifth: then it was the user who took so long, or a script. In a
+// renegotiation the silence of the data channel has told already, and a temporary failure is the same for every name.
+func (s *Session) verdictTime(now time.Time, n *negotiation, d *Denial) time.Time {
+	every := s.timing.RefusalDelay
+	if !n.first || d.Challenge != "" || every <= 0 {
+		return now
+	}
+	at := n.asked.Add(every)
+	if late := now.Sub(at); late > 0 {
+		if d.Temporary || late > 4*every {
+			return now
+		}
+		if at = at.Add((late + every - 1) / every * every); at.After(n.deadline.Add(-every)) {
+			return now // or the session would be over before
+		}
+	}
+	return at
 }
 
 func (n *negotiation) forgetSecrets() {

@@ -173,6 +173,31 @@ func TestRefused(t *testing.T) {
 				return nil, &tlsctl.Denial{Public: "no"}
 			})
 		}, "AUTH_FAILED,no", 10 * time.Second},
+		{"no from a slow directory", func(t *testing.T, s *setup) {
+			s.admitting(func(context.Context, *tlsctl.Hello) (*tlsctl.Grant, error) {
+				time.Sleep(2500 * time.Millisecond)
+				return nil, &tlsctl.Denial{Public: "no"}
+			})
+		}, "AUTH_FAILED,no", 4 * time.Second},
+		{"another no from a slow directory", func(t *testing.T, s *setup) {
+			s.admitting(func(context.Context, *tlsctl.Hello) (*tlsctl.Grant, error) {
+				time.Sleep(3900 * time.Millisecond)
+				return nil, &tlsctl.Denial{Public: "no"}
+			})
+		}, "AUTH_FAILED,no", 4 * time.Second},
+		{"no answer from a slow directory", func(t *testing.T, s *setup) {
+			s.admitting(func(context.Context, *tlsctl.Hello) (*tlsctl.Grant, error) {
+				time.Sleep(10*time.Second + time.Millisecond)
+				return nil, &tlsctl.Denial{Temporary: true}
+			})
+		}, "AUTH_FAILED,TEMP", 10 * time.Second},
+		{"no when the time for it is nearly over", func(t *testing.T, s *setup) {
+			s.cfg.Timing.HandWindow = 5 * time.Second
+			s.admitting(func(context.Context, *tlsctl.Hello) (*tlsctl.Grant, error) {
+				time.Sleep(2500 * time.Millisecond)
+				return nil, &tlsctl.Denial{Public: "no"}
+			})
+		}, "AUTH_FAILED,no", 2500 * time.Millisecond},
 		{"no grant", deny(nil), "AUTH_FAILED", 0},
 		{"no login", func(t *testing.T, s *setup) { s.client.Login, s.cfg.WantLogin = false, true },
 			"AUTH_FAILED,user name and password required", 0},

@@ -56,7 +56,7 @@ type Timing struct {
 	FirstByte   time.Duration // 10 s: from the start of a session to its first TLS byte
 	Progress    time.Duration // 15 s: the longest a first TLS handshake may stand still
 	// RefusalDelay, 2 s, is when a refusal is sent, counted from the login's arrival, so that its time tells
-	// nothing about its reason. Negative: at once.
+	// nothing about its reason; one that takes longer goes out at a multiple of it. Negative: at once.
 	RefusalDelay time.Duration
 	// Linger, 5 s, is how long a session that was refused or has said goodbye goes on acknowledging.
 	Linger time.Duration
