@@ -3,6 +3,7 @@ package tlsctl
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -221,6 +222,64 @@ func TestRateTableIsBounded(t *testing.T) {
 	}
 	if table.nodes[table.find(key(0))].known != 0 {
 		t.Error("an old entry came back")
+	}
+}
+
+// Sources that somebody has chosen take no more room in one chain than random ones: the table is seeded, and steps are
+// counted, not time (S013). BenchmarkRateTable measures the time.
+func TestRateTableTakesChosenSources(t *testing.T) {
+	steps := func(choose func(i uint64) uint64) (n int) {
+		table := newRateTable(trackedSources)
+		for i := range uint64(chosenSources) {
+			table.find(rateKey{bits: choose(i)})
+		}
+		for i := range table.chains {
+			length := 0
+			for j := table.chains[i] - 1; j >= 0; j = table.nodes[j].chain {
+				length++
+			}
+			n += length * (length + 1) / 2 // to find each of them once
+		}
+		return n
+	}
+	random := steps(randomSource())
+	for name, choose := range chosen {
+		if n := steps(choose); n > 2*random {
+			t.Errorf("%s: %d steps to find all, with random keys %d", name, n, random)
+		}
+	}
+}
+
+const chosenSources = 100_000
+
+// chosen are keys that would share a chain if the table's hash were a simple one.
+var chosen = map[string]func(i uint64) uint64{
+	"in a row":              func(i uint64) uint64 { return i },
+	"a table's length away": func(i uint64) uint64 { return i * trackedSources },
+	"high bits":             func(i uint64) uint64 { return i << 47 },
+	"both halves equal":     func(i uint64) uint64 { return i<<32 | i },
+	"a golden ratio away":   func(i uint64) uint64 { return i * 0x9e3779b97f4a7c15 },
+}
+
+func randomSource() func(uint64) uint64 {
+	rng := rand.New(rand.NewPCG(1, 2))
+	return func(uint64) uint64 { return rng.Uint64() }
+}
+
+func BenchmarkRateTable(b *testing.B) {
+	for name, choose := range map[string]func(i uint64) uint64{"random": randomSource(), "in a row": chosen["in a row"], "a table's length away": chosen["a table's length away"]} {
+		keys := make([]rateKey, chosenSources)
+		for i := range keys {
+			keys[i].bits = choose(uint64(i))
+		}
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				table := newRateTable(trackedSources)
+				for _, k := range keys {
+					table.find(k)
+				}
+			}
+		})
 	}
 }
 
