@@ -69,22 +69,29 @@ test: root go ## as root: every test there is, installing the Debian packages th
 unit: go ## the tests that need neither root nor other programs
 	$(GO) test -short $(TESTFLAGS) ./...
 
+# What takes longest begins first.
 race: go ## as root: all tests but the end-to-end ones, with the race detector
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m -skip '^TestE2E' $(TESTFLAGS) ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m -skip '^TestE2E' $(TESTFLAGS) ./tlsctl ./...
 
 sim: go ## ten thousand clients of all versions over lossy wires, in virtual time
 	$(GO) test -count 1 -timeout 20m -run '^TestSimulation$$' $(TESTFLAGS) ./tlsctl
 
+# Each package is built once for all of its targets.
 fuzz: go ## every fuzz target for a short time; FUZZTIME=1m for longer
-	@for package in $$($(GO) list ./...); do \
-		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+	@bin=$$(mktemp -d); trap 'rm -rf "$$bin"' EXIT; cache=$$($(GO) env GOCACHE)/fuzz; \
+	$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r package dir; do \
+		grep -qs '^func Fuzz' "$$dir"/*_test.go || continue; \
+		$(GO) test -c -fuzz . -o "$$bin/test" $(TESTFLAGS) "$$package"; \
+		cd "$$dir"; \
+		for target in $$("$$bin/test" -test.list '^Fuzz'); do \
 			echo "$$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x -timeout 10m $(TESTFLAGS) $$package || exit 1; \
+			"$$bin/test" -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZTIME) -test.fuzzminimizetime 100x -test.fuzzcachedir "$$cache/$$package" -test.timeout 10m || exit 1; \
 		done; \
+		echo "ok  	$$package"; \
 	done
 
 e2e: go ## as root: the stock openvpn client and slapd against bin/postern in namespaces; TESTFLAGS="-run E2EFloat"
-	CGO_ENABLED=0 $(GO) test -count 1 -timeout 40m -run '^TestE2E' $(TESTFLAGS) ./cmd/postern
+	CGO_ENABLED=0 $(GO) test -count 1 -timeout 40m -parallel 4 -run '^TestE2E' $(TESTFLAGS) ./cmd/postern
 
 soak: go ## as root: 20 stock clients that renegotiate, roam and restart for SOAK=10m; two minutes of it are in e2e
 	CGO_ENABLED=0 SOAK=$(SOAK) $(GO) test -count 1 -timeout 0 -run '^TestE2ESoak$$' -v $(TESTFLAGS) ./cmd/postern

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -55,28 +56,40 @@ func run(tablesOnly bool) error {
 	return nil
 }
 
-// packagesOf finds in which packages the named tests are.
+// packagesOf finds in which packages the named tests are, as go list sees their files: nothing is built.
 func packagesOf(tests []string) (map[string][]string, error) {
-	cmd := exec.Command("go", "test", "-json", "-list", "^("+strings.Join(tests, "|")+")$", "./...")
+	cmd := exec.Command("go", "list", "-f", "{{range .TestGoFiles}}{{$.ImportPath}} {{$.Dir}}/{{.}}\n{{end}}{{range .XTestGoFiles}}{{$.ImportPath}} {{$.Dir}}/{{.}}\n{{end}}", "./...")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("go test -list: %w", err)
+		return nil, fmt.Errorf("go list: %w", err)
 	}
 	packages := make(map[string][]string)
 	missing := slices.Clone(tests)
-	err = events(strings.NewReader(string(out)), func(e event) {
-		name := strings.TrimSpace(e.Output)
-		if e.Action == "output" && slices.Contains(tests, name) {
-			packages[e.Package] = append(packages[e.Package], name)
-			missing = slices.DeleteFunc(missing, func(m string) bool { return m == name })
+	for line := range strings.Lines(string(out)) {
+		pkg, file, found := strings.Cut(strings.TrimSpace(line), " ")
+		if !found {
+			continue
 		}
-	})
-	if err == nil && len(missing) > 0 {
-		err = fmt.Errorf("%s names tests that do not exist: %s", page, strings.Join(missing, ", "))
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range testFunc.FindAllSubmatch(text, -1) {
+			name := string(m[1])
+			if slices.Contains(tests, name) && !slices.Contains(packages[pkg], name) {
+				packages[pkg] = append(packages[pkg], name)
+				missing = slices.DeleteFunc(missing, func(m string) bool { return m == name })
+			}
+		}
 	}
-	return packages, err
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("%s names tests that do not exist: %s", page, strings.Join(missing, ", "))
+	}
+	return packages, nil
 }
+
+var testFunc = regexp.MustCompile(`(?m)^func (Test\w*)\(`)
 
 // An event is a line of go test -json.
 type event struct{ Action, Package, Test, Output string }

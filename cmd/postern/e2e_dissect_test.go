@@ -16,10 +16,11 @@ import (
 // Wireshark's dissector, another reader of the protocol than the stock client, finds no malformed packet in our streams:
 // over UDP and TCP, under the wraps it can look into, through a handshake, data, a renegotiation and a goodbye.
 func TestE2EDissector(t *testing.T) {
+	t.Parallel()
 	for _, proto := range []string{"udp", "tcp"} {
 		for _, wrap := range []string{"none", "tls-auth"} {
 			t.Run(proto+"/"+wrap, func(t *testing.T) {
-				t.Parallel() // each mostly waits
+				t.Parallel()
 				f := newField(t, "alice")
 				serverWrap, clientWrap := f.wraps(wrap)
 				f.serve(append([]string{"proto " + proto, "reneg-sec 3", "tls-version-max 1.2"}, serverWrap...)...)

@@ -11,8 +11,10 @@ import (
 // The data formats of older clients and profiles, as far as a stock client of today speaks them: both ends agree, and
 // packets of all sizes pass, over both transports.
 func TestE2EDataFormats(t *testing.T) {
+	t.Parallel()
 	for _, proto := range []string{"udp", "tcp"} {
 		t.Run(proto, func(t *testing.T) {
+			t.Parallel()
 			f := newField(t, "alice")
 			f.serve("proto "+proto, "auth SHA256", "data-ciphers AES-256-GCM:AES-256-CBC", "data-ciphers-fallback AES-128-CBC", "reneg-sec 3")
 			remote := fmt.Sprintf("remote %v 1194 %s", f.Host("router").Wan4, map[string]string{"udp": "udp", "tcp": "tcp-client"}[proto])

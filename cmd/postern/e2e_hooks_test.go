@@ -105,8 +105,10 @@ func (c *hookCall) arguments() []string {
 // One configuration under openvpn and under ours, with the same stock client: scripts are called in the same order, with
 // the same arguments and the same variables.
 func TestE2EHooksAsReference(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"via-file", "via-env", "via-env and tokens"} {
 		t.Run(how, func(t *testing.T) {
+			t.Parallel()
 			f := newField(t, "alice")
 			serverWrap, clientWrap := f.wraps("tls-crypt-v2")
 			calls := make(map[string][]*hookCall)
@@ -306,6 +308,7 @@ func TestE2EHooksHang(t *testing.T) {
 // With `user nobody` scripts of clients run as nobody, those of the device as root. One that nobody may not run keeps the
 // server from starting, and says so, where openvpn would keep every client out.
 func TestE2EHooksWithoutPrivileges(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	for _, dir := range []string{filepath.Dir(f.Dir), f.Dir} {
 		f.must(os.Chmod(dir, 0o755))

@@ -40,8 +40,10 @@ func (f *field) credentials(file, user, password string) string {
 
 // Who may come in and who may not, each with the right words in the client's log.
 func TestE2ELDAP(t *testing.T) {
+	t.Parallel()
 	for _, transport := range []string{"ldaps", "starttls"} {
 		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
 			f := newField(t, "alice", "bob", "carol", "zoe")
 			_, ldap := f.directory(transport)
 			f.serve(ldap...)
@@ -108,6 +110,7 @@ func (f *field) dialTyped(cert, user, password string) *vpn {
 
 // Without the certificate rule, names that are filters find nobody (S053).
 func TestE2ELDAPNames(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	_, ldap := f.directory("ldaps")
 	f.serve(append(ldap, "login-must-match-cert no")...)
@@ -138,6 +141,7 @@ func grep(text, word string) string {
 
 // A directory that is away means "try again", and the client comes in by itself once it is back (F16).
 func TestE2ELDAPAway(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob")
 	d, ldap := f.directory("ldaps")
 	f.serve(ldap...)
@@ -254,6 +258,7 @@ func percentile(d []time.Duration, p int) time.Duration {
 
 // A certificate alone never logs in where a login is wanted, and local users go before the directory.
 func TestE2EUsersFile(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "local")
 	_, ldap := f.directory("ldaps")
 	users := filepath.Join(f.Dir, "users")
@@ -271,6 +276,7 @@ func TestE2EUsersFile(t *testing.T) {
 // Who leaves the group while connected is disconnected within the time between two looks, and cannot come again; nobody
 // else notices. postern why knows the reason of each (L21).
 func TestE2ELDAPLeaver(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob")
 	d, ldap := f.directory("ldaps")
 	srv := f.serve(append(ldap, "ldap-refresh 2")...)
@@ -300,6 +306,7 @@ func TestE2ELDAPLeaver(t *testing.T) {
 
 // A configuration with openvpn-auth-ldap logs the same people in: those whom its filters find, in a group that they find.
 func TestE2EAuthLDAPPlugin(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob", "carol")
 	d := slapdtest.Run(t, slapdtest.Options{Netns: f.Host("router").NS})
 	plugin := f.write("auth-ldap.conf",
@@ -329,6 +336,7 @@ func TestE2EAuthLDAPPlugin(t *testing.T) {
 
 // A certificate alone lets in whom the directory knows and lets connect, and nobody is asked for a password (L24).
 func TestE2ELDAPCertificateAlone(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "carol")
 	_, ldap := f.directory("ldaps")
 	f.serve(append(ldap, "ldap-login certificate")...)

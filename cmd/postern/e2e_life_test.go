@@ -23,7 +23,7 @@ import (
 func TestE2ERenegotiation(t *testing.T) {
 	for _, side := range []string{"server", "client"} {
 		t.Run(side, func(t *testing.T) {
-			t.Parallel() // each mostly waits
+			t.Parallel()
 			f := newField(t, "alice")
 			serverSec, clientSec := "reneg-sec 5", "reneg-sec 0"
 			if side == "client" {
@@ -109,6 +109,7 @@ func (v *vpn) rxBytes() int {
 
 // A client that is killed is gone after the ping timeout.
 func TestE2EClientKilled(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	srv := f.serve("keepalive 1 3")
 	v := f.connect("alice")
@@ -119,6 +120,7 @@ func TestE2EClientKilled(t *testing.T) {
 // A server that ends tells its clients; one that is killed and started again gets them back by themselves with the
 // same addresses (F01, F02, S113).
 func TestE2EServerRestarts(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob")
 	conf := f.serverConf("keepalive 1 4", "ifconfig-pool-persist "+filepath.Join(f.Dir, "ipp.txt"))
 	srv := f.serveConf(conf)
@@ -179,6 +181,7 @@ func (f *field) easyrsa(args ...string) {
 // An easy-rsa tree is adopted as it is: clients of easy-rsa's and of ours come in, and a revocation by ours ends the
 // live session and shuts the door (S068).
 func TestE2EEasyRSA(t *testing.T) {
+	t.Parallel()
 	f := newField(t)
 	f.must(os.RemoveAll(f.pki))
 	f.easyrsa("init-pki")
@@ -223,6 +226,7 @@ func TestE2EEasyRSA(t *testing.T) {
 // 10,000 random and 10,000 mutated datagrams: no answer, no session, no flood in the log, and the connected client
 // notices nothing (S005, S076).
 func TestE2EJunk(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	f.addHost("stranger")
 	serverWrap, clientWrap := f.wraps("tls-crypt")

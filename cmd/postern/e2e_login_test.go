@@ -24,6 +24,7 @@ const newKey = "Incoming Data Channel: Cipher"
 // A stock client that forgets its password (auth-nocache) goes on with its token: over renegotiations while the
 // directory is away (S062), back to the server while it is away, and in again once it can be asked about the user.
 func TestE2ETokenDirectoryAway(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	d, ldap := f.directory("ldaps")
 	srv := f.serve(append(ldap, "auth-gen-token 0 60", "reneg-sec 8", "hand-window 5")...)
@@ -46,6 +47,7 @@ func TestE2ETokenDirectoryAway(t *testing.T) {
 // A token outlives the server where its key is in a file; is over when its time is, or the password another, whereupon the
 // client comes in with the password by itself; and a user who is removed is out with it (S049).
 func TestE2EToken(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	users, key := filepath.Join(f.Dir, "users"), filepath.Join(f.Dir, "token.key")
 	f.posternInput("alice-secret\n", "user", "add", "--file", users, "alice")
@@ -137,6 +139,7 @@ func (d *dialogue) login(name, password string) (asked string) {
 // the password, by a dynamic challenge, and within the session. A code is good once, also for a server that was started
 // again.
 func TestE2ECodes(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob", "dora", "erin")
 	_, ldap := f.directory("ldaps")
 	users, secrets := filepath.Join(f.Dir, "users"), filepath.Join(f.Dir, "totp-secrets")
@@ -214,6 +217,7 @@ func TestE2ECodes(t *testing.T) {
 // A client without `auth-user-pass` comes in where a script lets it (auth-user-pass-optional), and one with a login
 // beside it.
 func TestE2ELoginOptional(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob")
 	script := filepath.Join(f.Dir, "judge")
 	f.must(os.WriteFile(script, []byte("#!/bin/sh\n[ \"$common_name/$username\" = alice/ ] || [ \"$username\" = bob ]\n"), 0o755))
@@ -231,6 +235,7 @@ func TestE2ELoginOptional(t *testing.T) {
 // With `external-auth` the script is asked at each renegotiation, hears what the token is worth and of which session it is,
 // and its no ends the session.
 func TestE2EExternalAuth(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	script, heard, no := filepath.Join(f.Dir, "judge"), filepath.Join(f.Dir, "heard"), filepath.Join(f.Dir, "no")
 	f.must(os.WriteFile(script, []byte("#!/bin/sh\necho \"$session_state $session_id\" >>"+heard+"\n[ ! -e "+no+" ]\n"), 0o755))

@@ -29,7 +29,7 @@ func bad(loss float64) lab.Impairment {
 // Where three packets in ten are lost each way, stock clients get in. An attempt may run out of time, since a packet that is
 // lost four times comes half a minute late; then the next one succeeds.
 func TestE2EHandshakesOnBadNetwork(t *testing.T) {
-	t.Parallel() // it mostly waits, as the soaks do
+	t.Parallel()
 	names := []string{"alice", "bob", "carol"}
 	f := newField(t, names...)
 	r, remote := badNetwork(f, bad(0.3))
@@ -53,7 +53,7 @@ func TestE2EHandshakesOnBadNetwork(t *testing.T) {
 // Where two packets in ten are lost each way, keys are renegotiated all the same, again and again. That one of three runs
 // out of its minute by bad luck, and connects anew, is let pass: a packet may be lost six times.
 func TestE2ERenegotiationsOnBadNetwork(t *testing.T) {
-	t.Parallel() // it mostly waits, as the soaks do
+	t.Parallel()
 	names := []string{"alice", "bob", "carol"}
 	f := newField(t, names...)
 	r, remote := badNetwork(f, lab.Impairment{})

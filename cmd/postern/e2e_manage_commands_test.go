@@ -37,6 +37,7 @@ var manageDiffers = map[string]string{
 
 // Every command, with and without what it needs, is answered as openvpn answers it in the same place.
 func TestE2EManageCommands(t *testing.T) {
+	t.Parallel()
 	answers := make(map[string]map[string]string)
 	for _, who := range contenders {
 		f := newField(t, "alice")

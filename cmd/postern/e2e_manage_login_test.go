@@ -23,8 +23,10 @@ func (c *tool) asked(kind string) (client, key, env string) {
 // Logins that management clients decide, with the stock client: let in with settings, let in plainly, refused with a
 // reason, asked for more, and asked again when keys change. The same conversation with openvpn as the server.
 func TestE2EManageLogin(t *testing.T) {
+	t.Parallel()
 	for _, who := range contenders {
 		t.Run(who, func(t *testing.T) {
+			t.Parallel()
 			f := newField(t, "alice", "bob")
 			dir := f.family("angristan")
 			f.write("angristan/server.conf", "dev tun", "topology subnet", "server 10.83.0.0 255.255.255.0", "ca ca.crt", "cert server.crt", "key server.key", "dh none",
@@ -95,6 +97,7 @@ func TestE2EManageLogin(t *testing.T) {
 // A server that calls its management client ends when that leaves; renegotiations are put to it, and a wrong answer ends
 // the session.
 func TestE2EManageClient(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	path := filepath.Join(f.Dir, "tool.sock")
 	l, err := net.Listen("unix", path)

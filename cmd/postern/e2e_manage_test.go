@@ -70,6 +70,7 @@ func (c *tool) wants(line, want string) {
 
 // Two tools watch a server and end its clients over a unix socket, as scripts of installers do.
 func TestE2EManage(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	socket := filepath.Join(f.Dir, "m.sock")
 	// What a killed server left is in nobody's way.
@@ -167,6 +168,7 @@ func TestE2EManage(t *testing.T) {
 
 // Over TCP a password is asked for, and nothing is answered before; a held server waits for its release (S096).
 func TestE2EManageHold(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	pw := f.write("mgmt-password", "s3cret")
 	conf := f.serverConf("management 127.0.0.1 7505 "+pw, "management-hold")
@@ -214,6 +216,7 @@ func TestE2EManageHold(t *testing.T) {
 
 // A server that gives up its privileges keeps the socket, which belongs to the group that may use it.
 func TestE2EManageUnprivileged(t *testing.T) {
+	t.Parallel()
 	f := newField(t)
 	srv := f.serve("management m.sock unix", "cd "+f.Dir, "management-client-group daemon", "user nobody", "group nogroup")
 	info, err := os.Stat(filepath.Join(f.Dir, "m.sock"))

@@ -13,7 +13,10 @@ import (
 func TestE2EMatrix(t *testing.T) {
 	for _, proto := range []string{"udp", "tcp"} {
 		for _, wrap := range []string{"none", "tls-auth", "tls-crypt", "tls-crypt-v2"} {
-			t.Run(proto+"/"+wrap, func(t *testing.T) { testMatrix(t, proto, wrap) })
+			t.Run(proto+"/"+wrap, func(t *testing.T) {
+				t.Parallel()
+				testMatrix(t, proto, wrap)
+			})
 		}
 	}
 }

@@ -60,6 +60,7 @@ func (f *field) lookUp(host, network, server, name string) (text string, err err
 // The gateway answers its clients' questions on its address inside, by asking whom the name belongs to, and nobody
 // else's. It does so without privileges, and a reload changes whom it asks.
 func TestE2EDNSForward(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	f.nameServer(5301, "everything")
 	f.nameServer(5302, "corp")

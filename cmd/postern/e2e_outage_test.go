@@ -28,6 +28,7 @@ func outageTime(t *testing.T) time.Duration {
 func TestE2ELDAPOutage(t *testing.T) {
 	for name, tokens := range map[string][]string{"tokens": {"auth-gen-token"}, "passwords": nil} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			const renegotiates = 8 * time.Second
 			long := outageTime(t)
 			f := newField(t, "alice", "bob", "grace")

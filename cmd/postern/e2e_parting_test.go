@@ -11,7 +11,9 @@ import (
 // What the stock client does when its session ends for a reason: after inactive it stops, after session-timeout it
 // connects again, and of two devices with one certificate the older one stops.
 func TestE2EPartings(t *testing.T) {
+	t.Parallel()
 	t.Run("inactive", func(t *testing.T) {
+		t.Parallel()
 		f := newField(t, "alice")
 		srv := f.serve("inactive 4")
 		v := f.connect("alice")
@@ -20,6 +22,7 @@ func TestE2EPartings(t *testing.T) {
 		f.must(srv.Expect("client disconnected", 1, 10*time.Second))
 	})
 	t.Run("session-timeout", func(t *testing.T) {
+		t.Parallel()
 		f := newField(t, "alice")
 		f.serve("session-timeout 4")
 		v := f.connect("alice")
@@ -29,6 +32,7 @@ func TestE2EPartings(t *testing.T) {
 		v.stop()
 	})
 	t.Run("displaced", func(t *testing.T) {
+		t.Parallel()
 		f := newField(t, "alice")
 		srv := f.serve()
 		older := f.connect("alice")

@@ -14,6 +14,7 @@ import (
 
 // The portable path, one packet a system call, works like the batched one.
 func TestE2EPlainPath(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	f.serve("tun-offload no")
 	v := f.connect("alice")
@@ -24,8 +25,10 @@ func TestE2EPlainPath(t *testing.T) {
 
 // IPv6 outside, over UDP and TCP; an IPv6 socket takes IPv4 clients too.
 func TestE2EOuterIPv6(t *testing.T) {
+	t.Parallel()
 	for _, proto := range []string{"udp", "tcp"} {
 		t.Run(proto, func(t *testing.T) {
+			t.Parallel()
 			f := newField(t, "alice", "bob")
 			f.serve("proto " + map[string]string{"udp": "udp6", "tcp": "tcp6-server"}[proto])
 			r := f.Host("router")
@@ -43,6 +46,7 @@ func TestE2EOuterIPv6(t *testing.T) {
 // Files for single clients: a fixed address, a route, a network behind the client, a locked-out one. Files of a client
 // that connects are read when it does.
 func TestE2EClientFiles(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob")
 	ccd := filepath.Join(f.Dir, "ccd")
 	f.must(os.Mkdir(ccd, 0o755))
@@ -72,8 +76,10 @@ func TestE2EClientFiles(t *testing.T) {
 
 // Clients reach each other only when they are let, also by multicast.
 func TestE2EClientToClient(t *testing.T) {
+	t.Parallel()
 	for _, open := range []bool{false, true} {
 		t.Run(fmt.Sprint(open), func(t *testing.T) {
+			t.Parallel()
 			f := newField(t, "alice", "bob")
 			var more []string
 			if open {
@@ -101,6 +107,7 @@ func TestE2EClientToClient(t *testing.T) {
 
 // Without privileges the server serves, reloads, and cleans up at its end (S105).
 func TestE2EUnprivileged(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	srv := f.serve("user nobody", "group nogroup", "ifconfig-pool-persist "+filepath.Join(f.Dir, "ipp.txt"), "status "+filepath.Join(f.Dir, "status.txt")+" 1")
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", srv.Pid()))
@@ -129,6 +136,7 @@ func TestE2EUnprivileged(t *testing.T) {
 
 // SIGHUP takes a new configuration over without dropping anyone; a broken one changes nothing (F03).
 func TestE2EReload(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob")
 	conf := f.serverConf()
 	srv := f.serveConf(conf)
@@ -154,6 +162,7 @@ func TestE2EReload(t *testing.T) {
 
 // A broken configuration is told with file, line and directive before anything is opened.
 func TestE2EBrokenConfig(t *testing.T) {
+	t.Parallel()
 	f := newField(t)
 	conf := f.serverConf("cipher-suite-of-dreams yes")
 	out, err := f.Host("router").Run(f.ctx, programs.postern, "serve", "--config", conf)
@@ -167,6 +176,7 @@ func TestE2EBrokenConfig(t *testing.T) {
 
 // A port that is taken ends the start with a message that says so, and leaves nothing half done behind (F37).
 func TestE2EPortInUse(t *testing.T) {
+	t.Parallel()
 	f := newField(t)
 	f.serve()
 	router := f.Host("router")

@@ -13,6 +13,7 @@ import (
 // As installers set servers up: the key is root's alone, and the server becomes nobody. A reload brings what it can read,
 // says what it cannot, and the key stays in use.
 func TestE2EReloadWithoutPrivileges(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	f.postern("pki", "crl", "--dir", f.pki)
 	dir := f.family("angristan")

@@ -79,6 +79,7 @@ func (f *field) openvpnLink() string {
 // Debian's openvpn-server@ unit, with the program behind its name exchanged: systemd hears all that it waits for, the
 // status file has the form that the unit asks for, signals do what they do for openvpn, and nobody is dropped.
 func TestE2EOpenVPNServerUnit(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	systemd := f.hear(filepath.Join(f.Dir, "notify"))
 	conf := f.serverConf("keepalive 10 60")
@@ -134,6 +135,7 @@ func TestE2EOpenVPNServerUnit(t *testing.T) {
 // Debian's openvpn@ unit and the init script before it: with daemon the server goes into the background, unless systemd
 // waits for it; syslog has its log under the name that was given.
 func TestE2EOpenVPNDaemon(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	run := filepath.Join(f.Dir, "run")
 	f.must(os.MkdirAll(run, 0o755))
@@ -230,6 +232,7 @@ func (f *field) takesSignals(p *lab.Process) {
 
 // Signals while it starts, while it is held, and while it ends, kill nothing, and none is forgotten.
 func TestE2ESignalsAnytime(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	every := []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE}
 	start := func(log string, more ...string) *lab.Process {

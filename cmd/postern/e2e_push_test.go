@@ -14,11 +14,13 @@ import (
 // The stock client in topology net30 and p2p: an address of the pool, one of a client file, packets of every size and
 // between clients, and the file that remembers addresses.
 func TestE2ETopology(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ topology, alice, bob, remembered string }{
 		{"net30", "ifconfig 10.83.0.6 10.83.0.5", "ifconfig 10.83.0.21 10.83.0.22", "alice,10.83.0.4,fd00:83::1000"},
 		{"p2p", "ifconfig 10.83.0.4 10.83.0.1", "ifconfig 10.83.0.21 10.83.0.1", "alice,10.83.0.4,fd00:83::1000"},
 	} {
 		t.Run(c.topology, func(t *testing.T) {
+			t.Parallel()
 			f := newField(t, "alice", "bob")
 			ccd := filepath.Join(f.Dir, "ccd")
 			f.must(os.Mkdir(ccd, 0o755))
@@ -58,6 +60,7 @@ func TestE2ETopology(t *testing.T) {
 // answers IPv6 itself, at once (S080). With IPv6 it goes through the tunnel, too; and a client whose machine has IPv6
 // switched off comes in as ever.
 func TestE2EFullTunnel(t *testing.T) {
+	t.Parallel()
 	const far4, far6 = "203.0.113.1", "2001:db8:1::1" // somewhere in the Internet
 	for _, c := range []struct {
 		name     string
@@ -65,6 +68,7 @@ func TestE2EFullTunnel(t *testing.T) {
 		disabled bool // on the client's machine
 	}{{"both families", true, false}, {"IPv4 only", false, false}, {"IPv4 only, client without IPv6", false, true}} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			f := newField(t, "alice")
 			f.must(f.OnWan(far4+"/32", far6+"/128"))
 			alice := f.Host("alice")
@@ -119,6 +123,7 @@ func TestE2EFullTunnel(t *testing.T) {
 // itself is led into the tunnel, all but the server; a route that is more special than the tunnel's, which whoever hands
 // out addresses there can send along, goes past it.
 func TestE2EHostileNetwork(t *testing.T) {
+	t.Parallel()
 	const far, server = "203.0.113.1", "192.0.2.10" // where the server is in the local network, OpenVPN leaves that alone
 	f := newField(t, "alice")
 	f.must(f.OnWan(far + "/32"))

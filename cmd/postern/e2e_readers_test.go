@@ -17,6 +17,7 @@ import (
 // The status files of a server with clients, read as collectors read them: the Prometheus exporter, collectd's plugin,
 // and the lines of shell that installers and monitoring checks are made of.
 func TestE2EStatusReaders(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob")
 	ccd := f.write("alice", "iroute 192.168.66.0 255.255.255.0")
 	file := filepath.Join(f.Dir, "status.log")

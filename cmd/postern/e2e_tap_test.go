@@ -18,6 +18,7 @@ func tapped(f *field, name string, more ...string) *vpn {
 // A tap server with a network of its own: clients reach the server and, as configured, each other, over UDP and TCP, and by
 // broadcast.
 func TestE2ETapServer(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob")
 	srv := f.serve("dev tap", "client-to-client", "local * 1194 udp", "local * 443 tcp-server", "lladdr 02:00:5e:10:00:01")
 	alice := tapped(f, "alice")
@@ -55,6 +56,7 @@ func TestE2ETapServer(t *testing.T) {
 
 // A bridged tap server: clients are part of the network behind, get addresses of it, and are asked for by ARP there.
 func TestE2ETapBridge(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob")
 	r := f.Host("router")
 	for _, args := range []string{"link add br0 type bridge", "addr flush dev lan0", "link set lan0 master br0",
@@ -88,11 +90,13 @@ func TestE2ETapBridge(t *testing.T) {
 
 // A client of the other kind is told what is wrong, at a tun server and at a tap server.
 func TestE2ETapMismatch(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ server, client, told string }{
 		{"dev tun", "dev tap", "this server takes tun clients only: write dev tun in the profile"},
 		{"dev tap", "dev tun", "this server takes tap clients only: write dev tap in the profile"},
 	} {
 		t.Run(c.server, func(t *testing.T) {
+			t.Parallel()
 			f := newField(t, "alice")
 			f.serve(c.server)
 			v := f.dial("alice", c.client)

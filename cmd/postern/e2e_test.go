@@ -18,6 +18,10 @@ import (
 
 // The end-to-end tests (TestE2E...) run bin/postern as a process in a lab of network namespaces, and the stock
 // openvpn client against it. They need root; -short leaves them out.
+//
+// Those that mostly wait are parallel, each in networks of its own, and so are the soaks, which may take a while. Those that
+// want every packet, measure times, rates or memory, or keep the processors busy are not: they come first, and have the
+// machine to themselves.
 
 // programs are built once for all tests.
 var programs struct {
@@ -232,10 +236,18 @@ func (f *field) connect(name string, more ...string) *vpn {
 	return v
 }
 
-// up waits until the client has completed its start n times.
+// up waits until the client has completed its start n times, and its kernel sends from the addresses that it got: IPv6 ones
+// are tentative at first, for a moment or, with a tap device, for a second or two.
 func (v *vpn) up(n int) {
 	v.f.t.Helper()
 	v.f.must(v.Expect(completed, n, 30*time.Second))
+	v.f.must(lab.Until(10*time.Second, func() error {
+		out, err := v.host.Run(v.f.ctx, "ip", "-6", "-o", "addr", "show", "scope", "global", "tentative")
+		if err == nil && out != "" {
+			err = fmt.Errorf("not in use yet: %s", out)
+		}
+		return err
+	}))
 }
 
 // ping wants every ping answered. A shared machine may stall for so long that a queue of the kernel overflows: a series that
@@ -278,6 +290,7 @@ func (v *vpn) stop() {
 
 // A plain connection: log in by certificate, ping both families and sizes, move data, and leave.
 func TestE2EConnect(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	srv := f.serve()
 	v := f.connect("alice")

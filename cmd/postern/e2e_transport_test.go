@@ -18,6 +18,7 @@ import (
 // A server with several addresses answers from the one that was asked, in both families on one socket. A stock client
 // takes answers from nowhere else.
 func TestE2EMultihome(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob", "carol")
 	second4, second6 := "198.18.0.200", "fd00:18::200"
 	for _, args := range [][]string{{second4 + "/24"}, {second6 + "/64", "nodad"}} {
@@ -36,6 +37,7 @@ func TestE2EMultihome(t *testing.T) {
 
 // One process serves UDP and TCP, IPv4 and IPv6, from one pool, and clients of all of them reach each other.
 func TestE2EManyListeners(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob", "carol", "dave")
 	f.serve("client-to-client", "local 0.0.0.0 1194 udp", "local :: 1195 udp6", "bind ipv6only", "local * 443 tcp4-server", "local :: 444 tcp6-server")
 	r := f.Host("router")
@@ -66,6 +68,7 @@ func TestE2EManyListeners(t *testing.T) {
 
 // With passtos the outer packets of an answer have the class of the packet inside; the others do not.
 func TestE2EPassTOS(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	f.serve("passtos")
 	v := f.connect("alice")
@@ -88,6 +91,7 @@ func TestE2EPassTOS(t *testing.T) {
 // A TCP port is shared with another service: a stock client connects, and whoever speaks anything else reaches the
 // service, both at a time.
 func TestE2EPortShare(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	p, err := f.Host("router").Start("service.log", programs.depot, "serve", "127.0.0.1:5002")
 	f.must(err)
@@ -105,6 +109,7 @@ func TestE2EPortShare(t *testing.T) {
 
 // Behind a balancer the server knows a client by its own address.
 func TestE2EBalancer(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "balancer")
 	srv := f.serve("proto tcp-server", fmt.Sprintf("proxy-protocol-from %v", f.Host("balancer").Wan4))
 	b := f.Host("balancer")
@@ -154,6 +159,7 @@ func balance(b *lab.Host, front net.Listener, back string) {
 // Sockets that systemd has opened are served on: UDP and TCP, with a client on each, and one that the configuration does
 // not know ends the start with its name.
 func TestE2ESocketActivation(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice", "bob")
 	r := f.Host("router")
 	var files []*os.File

@@ -211,9 +211,10 @@ var families = []struct {
 
 // Acceptance by what people have: each family's configuration, unchanged, under openvpn 2.6 and under ours.
 func TestE2EFamilies(t *testing.T) {
+	t.Parallel()
 	for _, fam := range families {
 		t.Run(fam.name, func(t *testing.T) {
-			t.Parallel() // each mostly waits
+			t.Parallel()
 			f := newField(t, "alice")
 			f.postern("pki", "crl", "--dir", f.pki)
 			dir := f.family(fam.name)
@@ -305,6 +306,7 @@ func compareFindings(t *testing.T, reference, ours *finding, differs []string) {
 
 // There and back again: who moves to us and returns to openvpn keeps everybody's address, newcomers' too (S113).
 func TestE2EThereAndBack(t *testing.T) {
+	t.Parallel()
 	names := []string{"alice", "bob", "carol"}
 	f := newField(t, names...)
 	dir := f.family("debian")
