@@ -125,6 +125,17 @@ func parseInner(b []byte) (p inner, ok bool) {
 	}
 }
 
+// multicast reports whether a packet is for a group; its header may have options.
+func multicast(b []byte) bool {
+	switch {
+	case len(b) >= 20 && b[0]>>4 == 4:
+		return b[16]>>4 == 0xe
+	case len(b) >= 40 && b[0]>>4 == 6:
+		return b[24] == 0xff
+	}
+	return false
+}
+
 // intact reports whether the checksums of the packet are right.
 func (p *inner) intact() bool {
 	if p.ihl == 20 && fold(sum(p.whole[:20])) != 0xffff {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/hex"
 	"net/netip"
 	"testing"
 	"time"
@@ -98,4 +99,23 @@ func FuzzInner(f *testing.F) {
 		}
 		p.answerEcho()
 	})
+}
+
+// What the server carries to groups is for everybody, with options in its header (IGMP) or without.
+func TestMulticast(t *testing.T) {
+	for text, want := range map[string]bool{
+		"46c00028000040000102000000000000e0000016940400002200":                                       true, // IGMP to 224.0.0.22
+		"4500001c00004000401100000a080002ac1d0702":                                                   false,
+		"6000000000083aff" + "fe800000000000000000000000000001" + "ff020000000000000000000000000002": true,
+		"6000000000083aff" + "fe800000000000000000000000000001" + "fd000008000000000000000000001000": false,
+		"2a187bf3": false, // no packet
+	} {
+		b, err := hex.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := multicast(b); got != want {
+			t.Errorf("multicast(%s) = %v", text, got)
+		}
+	}
 }

@@ -305,6 +305,9 @@ func (s *session) window(key *datachan.Key) *stockWindow {
 
 // payload handles one decrypted packet.
 func (s *session) payload(b []byte) {
+	if multicast(b) {
+		return // the server carries it to everybody
+	}
 	p, ok := parseInner(b)
 	if !ok {
 		if datachan.Classify(b) == datachan.NoMessage {
