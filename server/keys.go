@@ -17,7 +17,7 @@ const oldKeyLife = 59 * time.Second
 type keyTimes struct {
 	started time.Time     // when the negotiation of the sending key began
 	offered *datachan.Key // opens packets, but the client is not known to have it yet; mostly nil
-	waiting *datachan.Key // the next to send with: when the client has sent under it, at useAt at the latest; mostly nil
+	waiting *datachan.Key // the next to send with: when the client has sent under it or ids run out, at useAt at the latest; mostly nil
 	began   time.Time     // when the negotiation of offered or waiting began
 	useAt   time.Time
 	retire  time.Time // when keys but the sending one and waiting die; zero: there are none
@@ -166,18 +166,21 @@ func (c *client) hear(key *datachan.Key) {
 func (c *client) turnKeys(live *live, now time.Time) {
 	c.mu.Lock()
 	t := &c.keys
-	if t.waiting != nil && !now.Before(t.useAt) {
+	sending := c.ring.Sending() // nil when the client has ended meanwhile
+	// At full speed the last packet ids would not do until useAt.
+	if t.waiting != nil && (!now.Before(t.useAt) || sending != nil && sending.NearEnd()) {
 		c.sendWith(t.waiting, t.began, now)
+		sending = c.ring.Sending()
 	}
 	if !t.retire.IsZero() && !now.Before(t.retire) {
 		t.retire = time.Time{}
 		for id := range datachan.KeyID(8) {
-			if k := c.ring.Receiving(id); k != nil && k != c.ring.Sending() && k != t.waiting && k != t.offered {
+			if k := c.ring.Receiving(id); k != nil && k != sending && k != t.waiting && k != t.offered {
 				c.ring.Retire(id)
 			}
 		}
 	}
-	sending, turning := c.ring.Sending(), t.waiting != nil || t.offered != nil
+	turning := t.waiting != nil || t.offered != nil
 	c.mu.Unlock()
 	if sending == nil || turning || !sending.NearEnd() && !live.spent(sending) {
 		return

@@ -302,6 +302,27 @@ func TestSpentKeyIsReplaced(t *testing.T) {
 	})
 }
 
+// Whose packet ids run out does not wait for the client to change keys first, or nothing could be sent until it does.
+func TestKeySwitchesAtItsEnd(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.start()
+		alice := w.peer("alice", homeAddr).connect()
+		time.Sleep(2 * time.Minute)
+		alice.exchange()
+		if got := alice.sentUnder(); got != 0 {
+			t.Fatalf("sent under key %d before the client used the new one", got)
+		}
+		if _, ok := w.srv.table.all(nil)[0].ring.Sending().Reserve(0xff000000); !ok {
+			t.Fatal("the key is spent already")
+		}
+		time.Sleep(1100 * time.Millisecond)
+		if got := alice.sentUnder(); got != 1 {
+			t.Errorf("sent under key %d when its ids run out", got)
+		}
+		alice.mustReach()
+	})
+}
+
 // A session that ended is not brought back to life by a key that comes late.
 func TestInstallAfterEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
