@@ -379,3 +379,33 @@ func FuzzCRL(f *testing.F) {
 		}
 	})
 }
+
+// Whatever a certificate's subject is, what is made of it is one line of text, and a name only where all rules hold.
+func FuzzSubject(f *testing.F) {
+	for _, n := range []pkix.Name{
+		{CommonName: "alice"},
+		{Country: []string{"KG"}, Province: []string{"NA"}, Organization: []string{"Test"}, CommonName: "alice@example.org"},
+		{CommonName: "-\x00\n"},
+		{ExtraNames: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "a"}, {Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "b"}}},
+	} {
+		raw, err := asn1.Marshal(n.ToRDNSequence())
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Add([]byte{0x30, 0x00})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		cert := &x509.Certificate{RawSubject: raw}
+		if s := Subject(cert); strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) || strings.HasPrefix(s, "-") {
+			t.Errorf("%x is %q", raw, s)
+		}
+		name, err := CommonName(cert)
+		if _, bad := acceptable(name, "name"); err == nil && bad != nil {
+			t.Errorf("%x is of %q", raw, name)
+		}
+		if err != nil && name != "" {
+			t.Errorf("%x is of %q and %v", raw, name, err)
+		}
+	})
+}
