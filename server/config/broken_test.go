@@ -73,6 +73,8 @@ var broken = []struct {
 	{"lladdr 02:00:00:00:00:01", 1, "lladdr", "write `dev tap`"},
 	{"dev tap\nlladdr 03:00:00:00:00:01", 2, "lladdr", "not the hardware address of one device"},
 	{"dev tap\nlladdr 02:00:00:00:00:01:02:03", 2, "lladdr", "not the hardware address of one device"},
+	{"dev tap\nscript-security 2\nlearn-address /bin/true", 3, "learn-address", "no script is asked about those"},
+	{"dev tap\nvlan-tagging", 2, "vlan-tagging", "clients are all in one network"},
 	{"dev-node unix:/bin/x", 1, "dev-node", "remove the line"},
 	{"topology net30\nserver 10.8.0.0 255.255.255.0 nopool\nifconfig-pool 10.8.0.4 10.8.0.9 255.255.255.0", 3, "ifconfig-pool", "leave it out"},
 	{"topology ring", 1, "topology", "write subnet"},

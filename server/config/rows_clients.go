@@ -35,7 +35,7 @@ var clientRows = []row{
 	refuse("push-continuation", "the server adds it where it is needed: remove the line"),
 	scriptUse("client-connect", "Run when a client has logged in, with the name of a file, in which the script writes lines as in a client file. Refuses the client when it fails."),
 	scriptUse("client-disconnect", "Run when a client is gone."),
-	scriptUse("learn-address", "Run for each address and network inside that becomes a client's, or nobody's any more. One that it refuses is not used."),
+	scriptUse("learn-address", "Run for each address and network inside that becomes a client's, or nobody's any more. One that it refuses is not used. Not with a tap device, where hardware addresses are learned."),
 	scriptUse("client-crresponse", "Run with the answer of a client that `auth-user-pass-verify` has asked a question."),
 	use("tmp-dir", "DIR", "Where files for scripts are made; default $TMPDIR or /tmp.", word(func(c *Config) *string { return &c.Scripts.TempDir })),
 	use("echo", "TEXT...", "Tell management clients this text (`echo`), and nobody else; to reach clients write `push \"echo ...\"`.", setEcho).each(),

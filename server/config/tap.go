@@ -98,5 +98,8 @@ func (d *draft) checkTap() {
 			d.ignore(l, "%s", why)
 		}
 	}
+	if l := d.last["learn-address"]; l != nil && l.entry.Verdict != Refused {
+		d.refuse(l, "on a tap device hardware addresses are learned, and no script is asked about those: remove the line, and filter at the bridge")
+	}
 	d.cfg.Topology, d.cfg.PassTOS, d.cfg.BlockIPv6 = Subnet, false, false
 }
