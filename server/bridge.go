@@ -197,15 +197,16 @@ func (b *bridge) setOwn(device string) {
 	b.mu.Unlock()
 }
 
-// frame handles one decrypted payload of a client of a tap server.
-func (u *uplink) frame(r *run, b []byte) {
+// frame handles one decrypted payload of a client of a tap server, of a packet of size bytes.
+func (u *uplink) frame(r *run, b []byte, size int) {
 	srv := u.lane.srv
-	switch datachan.Classify(b) {
+	switch kind := datachan.Classify(b); kind {
 	case datachan.NoMessage:
 	case datachan.Exit:
 		r.left = true
 		return
 	default:
+		u.occ(r, kind, b, size)
 		return
 	}
 	f, ok := parseFrame(b)

@@ -71,9 +71,10 @@ type client struct {
 	attempt *Attempt // what postern why tells of it; immutable, what it holds is guarded by attempts.mu
 	moved   bool     // the keeper's: its first packet from inside has been told
 
-	activity activity // the keeper's
-	asked    asked    // the keeper's
-	errors   perSecond
+	activity activity  // the keeper's
+	asked    asked     // the keeper's
+	errors   perSecond // of what is answered to its packets: errors, and questions
+	loads    loads
 	renewed  int64             // the keeper's: Server.clock when tokens were renewed last; 0: not yet
 	tokens   auth.TokenSession // of its logins
 	rx, tx   traffic

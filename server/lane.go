@@ -281,7 +281,7 @@ func (u *uplink) train(t *link.Train, now int64) error {
 			continue
 		}
 		r.heard(len(pkt), id)
-		u.payload(r, payload)
+		u.payload(r, payload, len(pkt))
 	}
 	u.finish(t, now)
 	return bad
@@ -351,23 +351,25 @@ func (u *uplink) finish(t *link.Train, now int64) {
 // where is the outside address that a train came from.
 func (u *uplink) where(t *link.Train) outside { return outside{u.door, t.Addr, t.Local} }
 
-// payload handles one decrypted payload.
-func (u *uplink) payload(r *run, b []byte) {
+// payload handles one decrypted payload, of a packet of size bytes.
+func (u *uplink) payload(r *run, b []byte, size int) {
 	srv := u.lane.srv
 	if len(b) == 0 {
 		return
 	}
 	if srv.bridge != nil {
-		u.frame(r, b)
+		u.frame(r, b, size)
 		return
 	}
 	src, ok := tun.Source(b)
 	if !ok || !tun.Valid(b) {
-		switch datachan.Classify(b) {
+		switch kind := datachan.Classify(b); kind {
 		case datachan.NoMessage:
 			srv.drops.add(dropInner)
 		case datachan.Exit:
 			r.left = true
+		default:
+			u.occ(r, kind, b, size)
 		}
 		return
 	}

@@ -3,7 +3,8 @@ package datachan
 // A Message is what a payload is, when it is not a packet of the inside network. None of them may be forwarded.
 type Message uint8
 
-// The messages between the ends of a tunnel. Only Exit must be heeded by a server; the others may be ignored.
+// The messages between the ends of a tunnel. Only Exit must be heeded by a server; MTULoadRequest and
+// MTURequest want an answer.
 const (
 	NoMessage  Message = iota // a payload to forward
 	Ping                      // the peer is there

@@ -2,9 +2,9 @@ package datachan
 
 import "encoding/binary"
 
-// Answers to what a client may ask with OCC messages. Whoever does not answer breaks nothing: the client has a line
-// more in its log. REQUEST asks for an options string, MTU_LOAD_REQUEST for a packet of some size, and MTU_REQUEST,
-// when a client is through with those, for the largest packets we have seen.
+// Answers to what a client may ask with OCC messages: MTU_LOAD_REQUEST asks for a packet of some size, and MTU_REQUEST,
+// when a client is through with those, for the largest packets we have seen. REQUEST, for an options string, is of no use
+// where both ends have said theirs at the handshake, and no client asks then.
 //
 //	[magic 16][type 1]                       REQUEST, MTU_REQUEST, EXIT
 //	[magic 16][type 1][options, NUL]         REPLY
@@ -12,7 +12,6 @@ import "encoding/binary"
 //	[magic 16][type 1][filler]               MTU_LOAD
 //	[magic 16][type 1][received 2][sent 2]   MTU_REPLY
 const (
-	occReply    = 1
 	occMTULoad  = 3
 	occMTUReply = 5
 	occExit     = 6
@@ -21,12 +20,6 @@ const (
 )
 
 func appendOCC(b []byte, kind byte) []byte { return append(append(b, occMagic...), kind) }
-
-// AppendOCCReply appends the payload that answers an OCCRequest to b. The client compares options with its own and
-// logs the differences.
-func AppendOCCReply(b []byte, options string) []byte {
-	return append(append(appendOCC(b, occReply), options...), 0)
-}
 
 // LoadSize returns how large a packet an MTULoadRequest asks for, from its first byte, the opcode, to its last. It is
 // not ok for any other payload and for one that ends too early.

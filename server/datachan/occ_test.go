@@ -19,9 +19,7 @@ func TestOCCVectors(t *testing.T) {
 	for _, m := range file.Messages {
 		vectors[m.Name] = m.Plaintext
 	}
-	const options = "V4,dev-type tun,link-mtu 1541,tun-mtu 1500,proto UDPv4,auth SHA1,keysize 128,key-method 2,tls-server"
 	for name, got := range map[string][]byte{
-		"OCC_REPLY":                     datachan.AppendOCCReply(nil, options),
 		"OCC_MTU_LOAD (8 filler bytes)": datachan.AppendMTULoad(nil, 17+8),
 		"OCC_MTU_REPLY 1541/1541":       datachan.AppendMTUReply(nil, 1541, 1541),
 		"OCC_EXIT":                      datachan.AppendExit(nil),
