@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	// limitBurst is how much of a rate may come at once: enough for the window of a TCP connection to a distant host.
-	limitBurst = 100 * time.Millisecond
+	// limitBurst is how much of a rate may come at once. It must be longer than TCP takes to notice that the end of a
+	// burst was lost, 200 ms with Linux: what a limit has room for meanwhile would be lost to whoever sends by TCP.
+	limitBurst = 400 * time.Millisecond
 	// limitLeast is the least burst in bytes, whatever the rate: a few packets.
 	limitLeast = 16 << 10
 	// shareEvery is how often clients that share a pool's limit are given their parts anew.
@@ -24,14 +25,24 @@ const (
 // ahead of now, more may go.
 type bucket struct {
 	policy  atomic.Int64 // the policy's rate in bits a second; 0: none
-	rate    atomic.Int64 // the rate in force: the policy's, or a smaller part of the pool's; 0: unlimited
+	part    atomic.Int64 // of the pool's rate, as share divides it; 0: the pool has none
 	through atomic.Int64 // time since Server.started
 	wanted  atomic.Int64 // bytes offered, those dropped too
+	demand  int64        // share's: bits a second
+}
+
+// rate is the rate in force; 0: unlimited.
+func (b *bucket) rate() int64 {
+	policy, part := b.policy.Load(), b.part.Load()
+	if policy == 0 || part > 0 && part < policy {
+		return part
+	}
+	return policy
 }
 
 // take reports how many of n packets of size bytes each may go now.
 func (b *bucket) take(now int64, n, size int) int {
-	rate := b.rate.Load()
+	rate := b.rate()
 	b.wanted.Add(int64(n * size))
 	if rate == 0 {
 		return n
@@ -54,20 +65,13 @@ func (b *bucket) take(now int64, n, size int) int {
 // nanos is the time that buckets are asked with.
 func (s *Server) nanos() int64 { return int64(time.Since(s.started)) }
 
-// setLimits has the buckets of c hold what its ruling says, and reports whether that is anything.
+// setLimits has the buckets of c hold what its ruling says, and reports whether they are to be asked. What its pool
+// allows is share's to say.
 func (c *client) setLimits(l *live, r *ruling) bool {
-	pool := &l.pools[r.zone.index]
-	c.down.set(r.terms().Down, pool.Down)
-	c.up.set(r.terms().Up, pool.Up)
-	return r.terms().Down > 0 || r.terms().Up > 0 || pool.Down > 0 || pool.Up > 0
-}
-
-// set gives the bucket its policy's rate, and leaves it its part of the pool's.
-func (b *bucket) set(policy, pool int64) {
-	b.policy.Store(policy)
-	if now := b.rate.Load(); pool == 0 || now == 0 || policy > 0 && now > policy {
-		b.rate.Store(policy)
-	}
+	pool, terms := &l.pools[r.zone.index], r.terms()
+	c.down.policy.Store(terms.Down)
+	c.up.policy.Store(terms.Up)
+	return terms.Down > 0 || terms.Up > 0 || pool.Down > 0 || pool.Up > 0
 }
 
 // share divides the limits of pools among those who use them, until ctx is done.
@@ -76,6 +80,7 @@ func (s *Server) share(ctx context.Context) {
 	defer tick.Stop()
 	var clients []*client
 	var down, up []*bucket
+	divided := make(map[int]bool) // pools whose clients have parts
 	for {
 		select {
 		case <-ctx.Done():
@@ -84,9 +89,11 @@ func (s *Server) share(ctx context.Context) {
 		}
 		pools := s.live.Load().pools
 		for i := range pools {
-			if pools[i].Down == 0 && pools[i].Up == 0 {
+			limited := pools[i].Down > 0 || pools[i].Up > 0
+			if !limited && !divided[i] {
 				continue
 			}
+			divided[i] = limited
 			clients = s.table.all(clients[:0])
 			down, up = down[:0], up[:0]
 			for _, c := range clients {
@@ -103,10 +110,17 @@ func (s *Server) share(ctx context.Context) {
 	}
 }
 
+// fading is how much of what a client wanted counts a tenth of a second later, up to twice its part. Who sends in bursts,
+// as TCP does when packets are lost, wants its part between them too.
+const fading = 0.85
+
 // divide gives each bucket its part of rate: who wants less than an equal part leaves the rest to the others, and who
-// wants nothing may begin with an equal part.
+// wants nothing may begin with an equal part. With rate 0 there is nothing to divide, nor to keep to.
 func divide(rate int64, list []*bucket) {
-	if rate == 0 || len(list) == 0 {
+	if rate == 0 {
+		for _, b := range list {
+			b.part.Store(0)
+		}
 		return
 	}
 	type claim struct {
@@ -115,7 +129,9 @@ func divide(rate int64, list []*bucket) {
 	}
 	claims := make([]claim, len(list))
 	for i, b := range list {
-		bits := b.wanted.Swap(0) * 8 * int64(time.Second/shareEvery)
+		before := min(b.demand, 2*b.part.Load())
+		b.demand = max(b.wanted.Swap(0)*8*int64(time.Second/shareEvery), int64(float64(before)*fading))
+		bits := b.demand
 		if p := b.policy.Load(); p > 0 {
 			bits = min(bits, p)
 		}
@@ -126,9 +142,6 @@ func divide(rate int64, list []*bucket) {
 	for i, c := range claims {
 		part := max(left/int64(len(claims)-i), 64e3)
 		left -= min(part, c.wanted)
-		if p := c.b.policy.Load(); p > 0 {
-			part = min(part, p)
-		}
-		c.b.rate.Store(part)
+		c.b.part.Store(part)
 	}
 }

@@ -199,7 +199,11 @@ func (s *Server) reevaluate(c *client) {
 // caller holds reevaluating.
 func (s *Server) reevaluated(c *client) bool {
 	l, g := s.live.Load(), c.decided()
-	if g == nil || len(l.policies) == 0 || c.gone.Load() {
+	if g == nil || c.gone.Load() {
+		return true
+	}
+	if len(l.policies) == 0 { // limits of its pool there may be
+		c.applyTerms(l, &g.ruling)
 		return true
 	}
 	r, err := s.judge(l, g.subject())
