@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,15 +34,24 @@ func (v *vpn) received() (float64, error) {
 	return links[0].Stats.RX.Bytes, nil
 }
 
-// pull has the client download over TCP, until ctx is done, as fast as it can.
-func (v *vpn) pull(ctx context.Context, from *net.TCPAddr) error {
-	return v.host.Do(func() error {
+// download has the client download over TCP, until ctx is done, as fast as it can, and counts what has come.
+func (v *vpn) download(ctx context.Context, from *net.TCPAddr) (*atomic.Int64, error) {
+	n := new(atomic.Int64)
+	return n, v.host.Do(func() error {
 		conn, err := net.DialTCP("tcp", nil, from)
 		if err != nil {
 			return err
 		}
 		context.AfterFunc(ctx, func() { conn.Close() })
-		go io.Copy(io.Discard, conn)
+		go func() {
+			for b := make([]byte, 1<<16); ; {
+				got, err := conn.Read(b)
+				if err != nil {
+					return
+				}
+				n.Add(int64(got))
+			}
+		}()
 		return nil
 	})
 }
@@ -115,32 +124,11 @@ func TestE2EClientsShareBottleneck(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
-	var source net.Listener
-	f.must(f.Host("lan").Do(func() (err error) {
-		source, err = net.Listen("tcp4", lab.Lan4+":7100")
-		return err
-	}))
-	defer source.Close()
-	go func() {
-		for {
-			conn, err := source.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				b := make([]byte, 1<<16)
-				for {
-					if _, err := conn.Write(b); err != nil {
-						return
-					}
-				}
-			}()
-		}
-	}()
+	source := f.source(ctx)
 	for i, v := range all {
 		if i%2 == 0 {
-			f.must(v.pull(ctx, source.Addr().(*net.TCPAddr)))
+			_, err := v.download(ctx, source)
+			f.must(err)
 		} else {
 			f.must(v.pour(ctx, 3*limit/clients, 7101+i))
 		}

@@ -16,13 +16,15 @@
 // # Policies
 //
 // A set of addresses for each policy and family says whose packets it judges: a client that connects, leaves, or moves
-// to another policy is an element added, removed, or both, in one transaction. Packets from clients are judged one by
-// one, whatever connection they belong to, so that a rule that is gone is gone at once; what answers a connection that
-// another end has opened, by its own rights, is let through. The chains:
+// to another policy is an element added, removed, or both, in one transaction. Packets of connections that clients have
+// opened are judged one by one, those to clients by the same rules with the ends exchanged, so that a right that is gone
+// is gone at once in both directions, whatever the kernel tracks. What a client answers to a connection that another
+// end has opened, by its own rights, needs none. The chains:
 //
-//	between_clients --from a client's device--> from_clients --source in policy_NAME_4, _6--> forward_NAME: its rules, drop
-//	                                                 +-- in none: drop
+//	between_clients --answers to a client's device--> to_clients --destination in policy_NAME_4, _6--> answer_NAME: its rules, drop
+//	                --from a client's device--> from_clients --source in policy_NAME_4, _6--> forward_NAME: its rules, drop
 //	gateway ----------from a client's device--> to_gateway ----source in policy_NAME_4, _6--> gateway_NAME: its rules, drop
+//	answers ----------answers to a client's device--> from_gateway --destination in policy_NAME_4, _6--> gateway_answer_NAME
 //	                                                 +-- in none: drop
 //
 // It only ever takes away. A packet that another table drops stays dropped, whatever is accepted here: on a host

@@ -67,9 +67,9 @@ func (f family) address(s side, set string, in bool) []expr.Any {
 	return append(f.load(s), &expr.Lookup{SourceRegister: 1, SetName: set, Invert: !in})
 }
 
-// within matches packets to a network of the family.
-func (f family) within(net netip.Prefix) []expr.Any {
-	list := f.load(destination)
+// within matches packets from or to a network of the family.
+func (f family) within(s side, net netip.Prefix) []expr.Any {
+	list := f.load(s)
 	if !net.IsSingleIP() {
 		mask := make([]byte, f.length)
 		for bit := range net.Bits() {
@@ -80,13 +80,13 @@ func (f family) within(net netip.Prefix) []expr.Any {
 	return append(list, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.Masked().Addr().AsSlice()})
 }
 
-// is matches packets to one address.
-func is(addr netip.Addr) []expr.Any {
+// is matches packets from or to one address.
+func is(s side, addr netip.Addr) []expr.Any {
 	f := ipv4
 	if addr.Is6() {
 		f = ipv6
 	}
-	return append(f.load(destination), &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: addr.AsSlice()})
+	return append(f.load(s), &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: addr.AsSlice()})
 }
 
 // port matches packets of a protocol whose port is in a set.
@@ -107,10 +107,10 @@ func protocol(number byte) []expr.Any {
 	}
 }
 
-// portsWithin matches packets of TCP or UDP to some ports.
-func portsWithin(p PortRange) []expr.Any {
+// portsWithin matches packets of TCP or UDP from or to some ports.
+func portsWithin(s side, p PortRange) []expr.Any {
 	number := func(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
-	list := []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}}
+	list := []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2 * uint32(s), Len: 2}}
 	if p.First == p.Last {
 		return append(list, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: number(p.First)})
 	}
@@ -140,12 +140,11 @@ func state(states uint32, in bool) []expr.Any {
 	}
 }
 
-// unanswered matches packets that belong to no connection whose other side has spoken first; answered the others.
+// unanswered matches packets that belong to no connection whose other side has spoken first.
 func unanswered() []expr.Any {
 	return state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED, false)
 }
-func answered() []expr.Any { return state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED, true) }
-func related() []expr.Any  { return state(expr.CtStateBitRELATED, true) }
+func related() []expr.Any { return state(expr.CtStateBitRELATED, true) }
 
 // replying matches packets of the side that has not opened their connection.
 func replying() []expr.Any {
@@ -168,6 +167,7 @@ func translated() []expr.Any {
 func untrack() []expr.Any    { return []expr.Any{&expr.Notrack{}} }
 func masquerade() []expr.Any { return []expr.Any{&expr.Masq{FullyRandom: true}} }
 func accept() []expr.Any     { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+func giveBack() []expr.Any   { return []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}} }
 func jump(chain string) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +130,133 @@ func TestPolicyChangeCutsOpenConnections(t *testing.T) {
 	}
 	if !sends(t, out, beyond, beyond4, 5001) || !sends(t, out, beyond, beyond4, 5000) {
 		t.Error("what is still allowed was cut")
+	}
+}
+
+// Whoever loses a right gets nothing more by it either, however much the other end sends: neither UDP that needs no answer,
+// nor what is under way of a TCP connection; from beyond, from another client, and from the gateway.
+func TestPolicyChangeStopsAnswers(t *testing.T) {
+	newLab(t)
+	f := apply(t)
+	all := []firewall.Rule{{Allow: true, Any: true}, {Allow: true, Policy: "guests"}, {Allow: true, Gateway: true}}
+	for _, c := range []struct{ alice, bob, far, inside netip.Addr }{{alice4, bob4, beyond4, inside4}, {alice6, bob6, beyond6, inside6}} {
+		members := []firewall.Change{{Net: host(c.alice), To: "staff"}, {Net: host(c.bob), To: "guests"}}
+		judge := func(rules_ ...firewall.Rule) {
+			t.Helper()
+			if err := f.Replace(rules(policies(rules_, nil)), members...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		judge(all...)
+		near := listen(t, alice, c.alice, 6000)
+		type peer struct {
+			conn *net.UDPConn
+			back netip.AddrPort // where it has alice
+		}
+		peers := make(map[string]peer)
+		for ns, at := range map[string]netip.Addr{beyond: c.far, bob: c.bob, server: c.inside} {
+			conn := listen(t, ns, at, 5000)
+			send(t, near, "hello", at, 5000)
+			peers[ns] = peer{conn, expect(t, conn, "hello")}
+		}
+		var l net.Listener
+		within(t, beyond, func() (err error) {
+			l, err = net.Listen("tcp", netip.AddrPortFrom(c.far, 5001).String())
+			return err
+		})
+		defer l.Close()
+		var stream net.Conn
+		within(t, alice, func() (err error) {
+			stream, err = net.DialTimeout("tcp", l.Addr().String(), 5*time.Second)
+			return err
+		})
+		defer stream.Close()
+		source, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer source.Close()
+		var received strings.Builder
+		streamed := func(text string, patience time.Duration) bool { // TCP that was cut takes its time to try again
+			t.Helper()
+			if _, err := source.Write([]byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			stream.SetReadDeadline(time.Now().Add(patience))
+			for b := make([]byte, 1000); !strings.Contains(received.String(), text); {
+				n, err := stream.Read(b)
+				if err != nil {
+					return false
+				}
+				received.Write(b[:n])
+			}
+			return true
+		}
+		// check has everybody send to alice, and looks who comes through: each in turn, since she has one socket.
+		check := func(step string, want ...string) {
+			t.Helper()
+			for ns, p := range peers {
+				sent := fmt.Sprintf("%s from %s", step, ns)
+				_, _ = p.conn.WriteToUDPAddrPort([]byte(sent), p.back) // the gateway's own is told that it may not
+				near.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+				b := make([]byte, 100)
+				n, _, err := near.ReadFromUDPAddrPort(b)
+				if got, want := err == nil, slices.Contains(want, ns); got != want {
+					t.Errorf("%s: %v: UDP comes through: %v (%q), want %v", sent, c.alice, got, b[:n], want)
+				}
+			}
+			patience := 200 * time.Millisecond
+			if slices.Contains(want, beyond) {
+				patience = 20 * time.Second
+			}
+			if got, want := streamed(step, patience), slices.Contains(want, beyond); got != want {
+				t.Errorf("%s: %v: TCP comes through: %v, want %v", step, c.alice, got, want)
+			}
+		}
+		check("all", beyond, bob, server)
+		judge(all[0])
+		check("beyond only", beyond)
+		judge(all[1])
+		check("clients only", bob)
+		judge(all[2])
+		check("gateway only", server)
+		judge(firewall.Rule{Allow: true, Protocol: "udp", To: host(c.far), Ports: []firewall.PortRange{{4000, 4999}, {5001, 6000}}})
+		check("other ports")
+		judge(firewall.Rule{Protocol: "udp", To: host(c.far)}, all[0])
+		if !streamed("all but udp", 20*time.Second) {
+			t.Error("a connection that is allowed was cut")
+		}
+		update(t, f, firewall.Change{Net: host(c.alice), From: "staff", To: "guests"})
+		check("another policy")
+		judge(all...)
+		update(t, f, firewall.Change{Net: host(c.alice), From: "staff"})
+		check("left")
+		judge(all...)
+		check("all again", beyond, bob, server)
+	}
+}
+
+// A connection to the gateway that is open ends with the right to it.
+func TestPolicyChangeCutsGateway(t *testing.T) {
+	newLab(t)
+	f := apply(t, policies([]firewall.Rule{{Allow: true, Gateway: true}}, nil))
+	update(t, f, firewall.Change{Net: host(alice4), To: "staff"})
+	near, far := listen(t, alice, alice4, 6000), listen(t, server, inside4, 5000)
+	send(t, near, "to", inside4, 5000)
+	from := expect(t, far, "to")
+	send(t, far, "fro", from.Addr(), from.Port())
+	expect(t, near, "fro")
+	if err := f.Replace(rules(policies(nil, nil)), firewall.Change{Net: host(alice4), To: "staff"}); err != nil {
+		t.Fatal(err)
+	}
+	send(t, near, "again", inside4, 5000)
+	far.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if _, _, err := far.ReadFromUDPAddrPort(make([]byte, 100)); err == nil {
+		t.Error("a connection to the gateway outlives the rule that allowed it")
+	}
+	// What the host opens itself is its own affair.
+	if err := ping(server, alice4); err != nil {
+		t.Errorf("the host does not reach a client: %v", err)
 	}
 }
 

@@ -68,7 +68,7 @@ func (r *Rules) rules() []rule {
 		for _, z := range r.Zones {
 			for _, addr := range metadata {
 				// iifname tun0 ip daddr 169.254.169.254 drop
-				add(chainGuard, from(z.Device, true), is(addr), drop())
+				add(chainGuard, from(z.Device, true), is(destination, addr), drop())
 			}
 		}
 	}
@@ -92,6 +92,31 @@ func isMetadata(r Rule) bool {
 	return r.To.IsValid() && slices.ContainsFunc(metadata, func(a netip.Addr) bool { return r.To == netip.PrefixFrom(a, a.BitLen()) })
 }
 
+// A way is one of the two that packets of a connection go which a client has opened. Both are judged, packet by packet,
+// by the client's policy as it is then: whoever loses a right sends nothing more by it, and gets nothing more either.
+type way struct {
+	chain  string                     // where such packets are judged
+	policy func(policy string) string // the chain of a policy there
+	far    side                       // of what the policy's rules speak of
+	allow  func() []expr.Any
+}
+
+// near is the client's side.
+func (w *way) near() side {
+	if w.far == source {
+		return destination
+	}
+	return source
+}
+
+var (
+	asking    = way{chainFromClients, forwardChain, destination, accept}
+	answering = way{chainToClients, answerChain, source, giveBack} // another client that answers is judged as any client
+
+	askingGateway  = way{chainToGateway, gatewayChain, destination, accept}
+	gatewayAnswers = way{chainFromGateway, gatewayAnswerChain, source, giveBack}
+)
+
 // gatewayRules keep clients from the host itself.
 func (r *Rules) gatewayRules() (list []rule) {
 	if !r.Closed {
@@ -103,99 +128,127 @@ func (r *Rules) gatewayRules() (list []rule) {
 	for _, z := range r.Zones {
 		// iifname tun0 jump to_gateway
 		add(chainGateway, from(z.Device, true), jump(chainToGateway))
+		if len(r.Policies) > 0 {
+			// oifname tun0 ct state established ct direction reply jump from_gateway
+			add(chainAnswers, to(z.Device, true), replying(), jump(chainFromGateway))
+		}
 	}
-	// ct state { established, related } accept
-	add(chainToGateway, answered(), accept())
-	for _, p := range []byte{unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6} {
-		if len(r.Policies) == 0 {
+	list = append(list, answersOf(chainToGateway)...)
+	if len(r.Policies) == 0 {
+		for _, p := range []byte{unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6} {
 			// meta l4proto icmp accept
 			add(chainToGateway, protocol(p), accept())
-			continue
 		}
-		for _, z := range r.Zones {
-			for _, own := range z.Own {
-				if own.Is6() == (p == unix.IPPROTO_ICMPV6) {
+	}
+	ways := []way{askingGateway}
+	if len(r.Policies) > 0 {
+		ways = append(ways, gatewayAnswers)
+	}
+	for _, w := range ways {
+		if len(r.Policies) > 0 {
+			for _, z := range r.Zones {
+				device := from(z.Device, true)
+				if w.far == source {
+					device = to(z.Device, true)
+				}
+				for _, own := range z.Own {
+					f := ipv4
+					if own.Is6() {
+						f = ipv6
+					}
 					// iifname tun0 meta l4proto icmp ip daddr 10.8.0.1 accept
-					add(chainToGateway, from(z.Device, true), protocol(p), is(own), accept())
+					add(w.chain, device, protocol(f.icmp), is(w.far, own), w.allow())
 				}
 			}
 		}
-	}
-	for _, g := range r.Gateway {
-		for _, exprs := range g.expressions() {
-			add(chainToGateway, exprs)
-		}
-	}
-	list = append(list, r.dispatch(chainToGateway, gatewayChain)...)
-	for _, p := range r.Policies {
-		for _, rule := range p.Rules {
-			if rule.Gateway {
-				for _, exprs := range rule.expressions() {
-					add(gatewayChain(p.Name), exprs)
-				}
+		for _, g := range r.Gateway {
+			for _, exprs := range g.expressions(&w) {
+				add(w.chain, exprs)
 			}
 		}
-		// drop
-		add(gatewayChain(p.Name), drop())
+		list = append(list, r.dispatch(&w)...)
+		for _, p := range r.Policies {
+			for _, rule := range p.Rules {
+				if rule.Gateway {
+					for _, exprs := range rule.expressions(&w) {
+						add(w.policy(p.Name), exprs)
+					}
+				}
+			}
+			// drop
+			add(w.policy(p.Name), drop())
+		}
+		add(w.chain, drop())
 	}
-	add(chainToGateway, drop())
 	return list
 }
 
-// policyRules judge what is forwarded from clients. named is whether a policy speaks of the metadata service.
+// answersOf lets those packets of clients through that need no right of their own: whoever opened the connection had it.
+func answersOf(chain string) (list []rule) {
+	// ct state established ct direction reply accept
+	list = append(list, rule{chain, slices.Concat(replying(), accept())})
+	for _, p := range []byte{unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6} {
+		// meta l4proto icmp ct state related accept
+		list = append(list, rule{chain, slices.Concat(protocol(p), related(), accept())})
+	}
+	return list
+}
+
+// policyRules judge what is forwarded from clients, and what answers them. named is whether a policy speaks of the
+// metadata service.
 func (r *Rules) policyRules(named bool) (list []rule) {
 	add := func(chain string, parts ...[]expr.Any) {
 		list = append(list, rule{chain, slices.Concat(parts...)})
 	}
 	for _, z := range r.Zones {
+		// oifname tun0 ct state established ct direction reply jump to_clients
+		add(chainBetween, to(z.Device, true), replying(), jump(chainToClients))
+	}
+	for _, z := range r.Zones {
 		// iifname tun0 jump from_clients
 		add(chainBetween, from(z.Device, true), jump(chainFromClients))
 	}
-	// Who answers needs no right of its own: whoever opened the connection had it, and is judged packet by packet.
-	// ct state established ct direction reply accept
-	add(chainFromClients, replying(), accept())
-	for _, p := range []byte{unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6} {
-		// meta l4proto icmp ct state related accept
-		add(chainFromClients, protocol(p), related(), accept())
-	}
-	list = append(list, r.dispatch(chainFromClients, forwardChain)...)
-	for _, p := range r.Policies {
-		chain := forwardChain(p.Name)
-		if named {
-			for _, rule := range p.Rules {
-				if isMetadata(rule) {
-					for _, exprs := range rule.expressions() {
-						add(chain, exprs)
+	list = append(list, answersOf(chainFromClients)...)
+	for _, w := range []way{asking, answering} {
+		list = append(list, r.dispatch(&w)...)
+		for _, p := range r.Policies {
+			chain := w.policy(p.Name)
+			if named {
+				for _, rule := range p.Rules {
+					if isMetadata(rule) {
+						for _, exprs := range rule.expressions(&w) {
+							add(chain, exprs)
+						}
 					}
 				}
+				for _, addr := range metadata {
+					// ip daddr 169.254.169.254 drop
+					add(chain, is(w.far, addr), drop())
+				}
 			}
-			for _, addr := range metadata {
-				// ip daddr 169.254.169.254 drop
-				add(chain, is(addr), drop())
+			for _, rule := range p.Rules {
+				if rule.Gateway || isMetadata(rule) {
+					continue
+				}
+				for _, exprs := range rule.expressions(&w) {
+					add(chain, exprs)
+				}
 			}
+			add(chain, drop())
 		}
-		for _, rule := range p.Rules {
-			if rule.Gateway || isMetadata(rule) {
-				continue
-			}
-			for _, exprs := range rule.expressions() {
-				add(chain, exprs)
-			}
-		}
-		add(chain, drop())
+		add(w.chain, drop())
 	}
-	add(chainFromClients, drop())
 	return list
 }
 
 // dispatch sends the packets of each policy's clients to its chain. A client's own address comes before a network that
 // another has behind it.
-func (r *Rules) dispatch(in string, chain func(policy string) string) (list []rule) {
+func (r *Rules) dispatch(w *way) (list []rule) {
 	for _, set := range []func(policy string, is6 bool) string{setOf, netSetOf} {
 		for _, p := range r.Policies {
 			for _, f := range []family{ipv4, ipv6} {
 				// ip saddr @policy_staff_4 goto forward_staff
-				list = append(list, rule{in, slices.Concat(f.address(source, set(p.Name, f.is6), true), goTo(chain(p.Name)))})
+				list = append(list, rule{w.chain, slices.Concat(f.address(w.near(), set(p.Name, f.is6), true), goTo(w.policy(p.Name)))})
 			}
 		}
 	}
@@ -203,10 +256,10 @@ func (r *Rules) dispatch(in string, chain func(policy string) string) (list []ru
 }
 
 // expressions writes a rule as lines: one for each family, protocol, set and range of ports.
-func (r *Rule) expressions() (lines [][]expr.Any) {
+func (r *Rule) expressions(w *way) (lines [][]expr.Any) {
 	verdict := drop
 	if r.Allow {
-		verdict = accept
+		verdict = w.allow
 	}
 	var where [][]expr.Any
 	for _, f := range []family{ipv4, ipv6} {
@@ -222,30 +275,30 @@ func (r *Rule) expressions() (lines [][]expr.Any) {
 		// Allowing a network is not allowing the clients in it.
 		notClients := []expr.Any(nil)
 		if r.Allow {
-			notClients = f.address(destination, poolSet(f.is6), false)
+			notClients = f.address(w.far, poolSet(f.is6), false)
 		}
 		switch {
 		case r.Policy != "":
 			for _, set := range []string{setOf(r.Policy, f.is6), netSetOf(r.Policy, f.is6)} {
-				where = append(where, slices.Concat(f.address(destination, set, true), proto))
+				where = append(where, slices.Concat(f.address(w.far, set, true), proto))
 			}
 		case r.To.IsValid() && r.To.Addr().Is6() != f.is6:
 		case r.Gateway && r.To.IsValid():
-			where = append(where, slices.Concat(f.within(r.To), proto))
+			where = append(where, slices.Concat(f.within(w.far, r.To), proto))
 		case r.Gateway:
 			where = append(where, slices.Concat(f.only(), proto))
 		case r.Any:
 			where = append(where, slices.Concat(f.only(), notClients, proto))
 		default:
-			where = append(where, slices.Concat(f.within(r.To), notClients, proto))
+			where = append(where, slices.Concat(f.within(w.far, r.To), notClients, proto))
 		}
 	}
-	for _, w := range where {
+	for _, match := range where {
 		if len(r.Ports) == 0 {
-			lines = append(lines, slices.Concat(w, verdict()))
+			lines = append(lines, slices.Concat(match, verdict()))
 		}
 		for _, p := range r.Ports {
-			lines = append(lines, slices.Concat(w, portsWithin(p), verdict()))
+			lines = append(lines, slices.Concat(match, portsWithin(w.far, p), verdict()))
 		}
 	}
 	return lines

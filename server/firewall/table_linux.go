@@ -159,7 +159,14 @@ func keyType(set string) nftables.SetDatatype {
 func setOf(policy string, is6 bool) string    { return "policy_" + policy + family46(is6) }
 func netSetOf(policy string, is6 bool) string { return "policy_" + policy + "_nets" + family46(is6) }
 func forwardChain(policy string) string       { return "forward_" + policy }
+func answerChain(policy string) string        { return "answer_" + policy }
 func gatewayChain(policy string) string       { return "gateway_" + policy }
+func gatewayAnswerChain(policy string) string { return "gateway_answer_" + policy }
+
+// chainsOf are all chains of a policy.
+func chainsOf(policy string) []string {
+	return []string{forwardChain(policy), answerChain(policy), gatewayChain(policy), gatewayAnswerChain(policy)}
+}
 
 func family46(is6 bool) string {
 	if is6 {
@@ -350,7 +357,8 @@ func (f *Firewall) layOut() {
 		{Name: chainGuard, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle},
 		{Name: chainBetween, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter},
 		{Name: chainGateway, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter},
-		{Name: chainFromClients}, {Name: chainToGateway},
+		{Name: chainAnswers, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter},
+		{Name: chainFromClients}, {Name: chainToClients}, {Name: chainToGateway}, {Name: chainFromGateway},
 		{Name: chainMasquerade, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource},
 		{Name: chainSpare, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource + 10)},
 	} {
@@ -381,7 +389,7 @@ func (f *Firewall) layOutFor(r *Rules) {
 			f.addSet(nftables.Set{Name: setOf(p.Name, is6), KeyType: keyType(family46(is6))})
 			f.addSet(nftables.Set{Name: netSetOf(p.Name, is6), KeyType: keyType(family46(is6)), Interval: true})
 		}
-		for _, chain := range []string{forwardChain(p.Name), gatewayChain(p.Name)} {
+		for _, chain := range chainsOf(p.Name) {
 			f.conn.AddChain(&nftables.Chain{Table: f.table, Name: chain})
 		}
 	}
@@ -389,7 +397,7 @@ func (f *Firewall) layOutFor(r *Rules) {
 		if slices.Contains(names, name) {
 			continue
 		}
-		for _, chain := range []string{forwardChain(name), gatewayChain(name)} {
+		for _, chain := range chainsOf(name) {
 			f.conn.DelChain(&nftables.Chain{Table: f.table, Name: chain})
 		}
 		for _, is6 := range []bool{false, true} {
@@ -477,8 +485,11 @@ const (
 	chainGuard       = "guard"
 	chainBetween     = "between_clients"
 	chainFromClients = "from_clients"
+	chainToClients   = "to_clients"
 	chainGateway     = "gateway"
 	chainToGateway   = "to_gateway"
+	chainAnswers     = "answers"
+	chainFromGateway = "from_gateway"
 	chainMasquerade  = "masquerade"
 	chainSpare       = "spare"
 )
