@@ -134,6 +134,12 @@ func TestPolicyGivesPoolAndDevice(t *testing.T) {
 				}
 			}
 		}
+		if a, b := w.find("alice"), w.find("bob"); a.Policy != "staff" || a.Pool != "inner" || b.Policy != "guests" || b.Pool != "outer" {
+			t.Errorf("the status has alice under %q in %q, bob under %q in %q", a.Policy, a.Pool, b.Policy, b.Pool)
+		}
+		if pools := w.srv.Snapshot().Pools; len(pools) != 3 || pools[1].Name != "inner" || pools[1].Leased != 1 || pools[2].Size == 0 {
+			t.Errorf("the status has the pools %+v", pools)
+		}
 		w.dev = w.devs[1]
 		alice.mustReach()
 		w.inject(udp(lanHost, bob.addr4(), []byte("through the wrong device")))

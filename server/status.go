@@ -27,7 +27,8 @@ type Snapshot struct {
 	Device   string            `json:"device"`
 	Clients  []ClientStatus    `json:"clients"`
 	HalfOpen int               `json:"half_open"`
-	Pool     PoolStatus        `json:"pool"`
+	Pool     PoolStatus        `json:"pool"`            // of all pools together
+	Pools    []PoolStatus      `json:"pools,omitempty"` // each, where there are several
 	Drops    map[string]uint64 `json:"drops"`
 	Panics   uint64            `json:"panics"`
 	// Goroutines of the whole process: what grows with time leaks.
@@ -36,10 +37,12 @@ type Snapshot struct {
 	Unread uint64 `json:"management_events_dropped,omitempty"`
 }
 
-// PoolStatus is how full the address pool is.
+// PoolStatus is how full an address pool is.
 type PoolStatus struct {
-	Leased int `json:"leased"`
-	Size   int `json:"size"`
+	Name   string `json:"name,omitempty"`
+	Device string `json:"device,omitempty"`
+	Leased int    `json:"leased"`
+	Size   int    `json:"size"`
 }
 
 // ClientStatus is one client of a Snapshot. Byte counts are outer packets'.
@@ -57,6 +60,8 @@ type ClientStatus struct {
 	Sent     uint64         `json:"sent"`
 	Since    time.Time      `json:"since"`
 	LastSeen time.Time      `json:"last_seen"`
+	Policy   string         `json:"policy,omitempty"` // where there are policies
+	Pool     string         `json:"pool,omitempty"`   // where there are several pools
 	Peer     int64          `json:"peer"`
 	Cipher   string         `json:"cipher,omitempty"`
 	Version  string         `json:"version,omitempty"`
@@ -70,6 +75,13 @@ func (s *Server) Snapshot() Snapshot {
 	snap := Snapshot{Time: time.Now(), Started: s.started, Device: s.deviceNames(), Drops: s.drops.snapshot(),
 		Panics: tlsctl.Panics() + s.panics.Load(), Goroutines: runtime.NumGoroutine(), Clients: []ClientStatus{}}
 	snap.Pool.Leased, snap.Pool.Size, _ = s.usage()
+	if len(s.zones) > 1 {
+		for _, z := range s.zones {
+			p := PoolStatus{Name: z.name, Device: z.device.Name()}
+			p.Leased, p.Size = z.leases.usage()
+			snap.Pools = append(snap.Pools, p)
+		}
+	}
 	if m := s.parts.Management; m != nil {
 		snap.Unread = m.Dropped()
 	}
@@ -85,12 +97,17 @@ func (s *Server) Snapshot() Snapshot {
 		g, cipher := c.grant, c.cipher
 		c.mu.Unlock()
 		p := c.path.Load()
+		pool := ""
+		if len(s.zones) > 1 {
+			pool = g.ruling.zone.name
+		}
 		snap.Clients = append(snap.Clients, ClientStatus{
 			ID: uint64(c.id), Name: g.name, User: g.user, Session: c.sid.String()[:8], Real: p.addr, Stream: c.stream,
 			Addr4: g.addr4, Addr6: g.addr6, Networks: g.iroutes,
 			Received: c.rx.bytes.Load(), Sent: c.tx.bytes.Load(), Since: c.opened,
 			LastSeen: s.started.Add(time.Duration(c.rx.last.Load()) * time.Second),
-			Peer:     int64(g.peer), Cipher: cipher, Version: g.peerInfo.Version(), Platform: g.peerInfo.Platform(),
+			Policy:   g.ruling.terms().Name, Pool: pool,
+			Peer: int64(g.peer), Cipher: cipher, Version: g.peerInfo.Version(), Platform: g.peerInfo.Platform(),
 			PathMTU: p.mtu, MACs: s.bridge.stations(c),
 		})
 	}

@@ -12,7 +12,7 @@ func testSnapshot() *Snapshot {
 	return &Snapshot{Time: at, Clients: []ClientStatus{
 		{ID: 7, Name: "client1", User: "alice", Real: netip.MustParseAddrPort("203.0.113.2:51271"), Addr4: netip.MustParseAddr("10.9.0.2"),
 			Addr6: netip.MustParseAddr("fd00:9::1000"), Networks: []netip.Prefix{netip.MustParsePrefix("192.168.50.0/24")},
-			Received: 2351, Sent: 2535, Since: at.Add(-3 * time.Second), LastSeen: at.Add(-time.Second), Cipher: "AES-256-GCM"},
+			Received: 2351, Sent: 2535, Since: at.Add(-3 * time.Second), LastSeen: at.Add(-time.Second), Cipher: "AES-256-GCM", Policy: "staff", Pool: "inner"}, // of which readers of OpenVPN's files see nothing
 		{ID: 9, Name: "client2", Real: netip.MustParseAddrPort("[2001:db8:ffff::2]:51271"), Since: at, LastSeen: at, Peer: 1},
 	}}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -128,7 +129,12 @@ func askServer(ctx context.Context, socket, path string, answer any) error {
 // printStatus writes a snapshot for people.
 func printStatus(out io.Writer, s *server.Snapshot) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tUSER\tFROM\tADDRESS\tRECEIVED\tSENT\tCONNECTED\tCIPHER\tCLIENT")
+	policies := slices.ContainsFunc(s.Clients, func(c server.ClientStatus) bool { return c.Policy != "" || c.Pool != "" })
+	heads, fields := "", ""
+	if policies {
+		heads = "POLICY\tPOOL\t"
+	}
+	fmt.Fprintln(w, "NAME\tUSER\tFROM\tADDRESS\t"+heads+"RECEIVED\tSENT\tCONNECTED\tCIPHER\tCLIENT")
 	for _, c := range s.Clients {
 		var inside []string
 		for _, a := range []string{shown(c.Addr4), shown(c.Addr6)} {
@@ -140,12 +146,18 @@ func printStatus(out io.Writer, s *server.Snapshot) error {
 		if c.Stream {
 			from += " (tcp)"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Name, c.User, from, strings.Join(inside, " "),
+		if policies {
+			fields = c.Policy + "\t" + c.Pool + "\t"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s%s\t%s\t%s\t%s\t%s\n", c.Name, c.User, from, strings.Join(inside, " "), fields,
 			bytesText(c.Received), bytesText(c.Sent), s.Time.Sub(c.Since).Round(time.Second), c.Cipher,
 			strings.TrimSpace(c.Version+" "+c.Platform))
 	}
 	fmt.Fprintf(w, "\n%d connected, %d logging in; device %s; pool %d of %d; up %v\n", len(s.Clients), s.HalfOpen, s.Device,
 		s.Pool.Leased, s.Pool.Size, s.Time.Sub(s.Started).Round(time.Second))
+	for _, p := range s.Pools {
+		fmt.Fprintf(w, "pool %s: device %s, %d of %d\n", p.Name, p.Device, p.Leased, p.Size)
+	}
 	return w.Flush()
 }
 
