@@ -281,6 +281,7 @@ func (c *client) join(key *datachan.Key, cipher string, live *live) error {
 	if !ok {
 		return errEnded
 	}
+	c.srv.enforcer.join(c)
 	for _, old := range displaced {
 		c.srv.displace(old, c)
 	}

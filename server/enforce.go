@@ -29,9 +29,9 @@ type FilterChange struct {
 // An enforcer tells the filter which addresses are under which policy. A connect or disconnect is one element added or
 // removed; what has come up while the kernel was busy goes to it in one batch.
 //
-//	enter --+                            +--> Filter.Update: what differs now from what the filter has
-//	move  --+--> orders --> run (one) ---+
-//	leave --+   (in order)               +--> Filter.Replace: at a reload, and after an error
+//	enter, join --+                            +--> Filter.Update: what differs now from what the filter has
+//	move  --------+--> orders --> run (one) ---+
+//	leave --------+   (in order)               +--> Filter.Replace: at a reload, and after an error
 type enforcer struct {
 	srv    *Server
 	filter Filter // nil: there are no policies
@@ -47,16 +47,21 @@ type enforcer struct {
 }
 
 // holder is a client that has an address; the newest is last, and counts: a client that comes again has the address of
-// its older session.
+// its older session. While clients of different names have one, as their files may say, it is under no policy: the older
+// has it until the newer joins, and nobody may use it by another's rights.
 type holder struct {
 	c      *client
+	name   string
+	joined bool   // the lanes know it
 	policy string // "" when a reload has taken it away, and c is not judged again yet
 }
 
 type filterOrder struct {
 	c       *client
 	policy  string         // "": c leaves
+	name    string         // of a client that enters
 	nets    []netip.Prefix // of a client that enters
+	joined  bool           // what c has entered with is its own from now on
 	replace *config.Config // not nil: a reload, with the clients' policies then
 	assign  map[*client]string
 	done    chan error // of one that is waited for; has room for the answer
@@ -90,11 +95,18 @@ func (e *enforcer) wait(ctx context.Context, o filterOrder) error {
 var errNoFilter = errors.New("there is no packet filter to hold the policies' rules")
 
 // enter returns once the filter has c's addresses.
-func (e *enforcer) enter(ctx context.Context, c *client, policy string, nets []netip.Prefix) error {
+func (e *enforcer) enter(ctx context.Context, c *client, name, policy string, nets []netip.Prefix) error {
 	if e.filter == nil {
 		return errNoFilter
 	}
-	return e.wait(ctx, filterOrder{c: c, policy: policy, nets: nets})
+	return e.wait(ctx, filterOrder{c: c, name: name, policy: policy, nets: nets})
+}
+
+// join takes c's addresses from whoever else has any of them: the lanes know them as c's now.
+func (e *enforcer) join(c *client) {
+	if e.filter != nil {
+		e.order(filterOrder{c: c, joined: true})
+	}
 }
 
 // move puts all addresses of c under another policy.
@@ -177,6 +189,16 @@ func (e *enforcer) batch(orders []filterOrder) {
 		case o.policy != "" && e.cfg.Policy(o.policy) == nil:
 			unknown = append(unknown, o) // of a configuration that is no more
 			continue
+		case o.joined:
+			e.each(o.c, touch, func(list []holder) []holder {
+				at := slices.IndexFunc(list, func(h holder) bool { return h.c == o.c })
+				if at < 0 {
+					return list
+				}
+				list[at].joined = true
+				name := list[at].name
+				return slices.DeleteFunc(list, func(h holder) bool { return h.joined && h.name != name })
+			})
 		case o.policy == "":
 			e.each(o.c, touch, func(list []holder) []holder {
 				return slices.DeleteFunc(list, func(h holder) bool { return h.c == o.c })
@@ -193,7 +215,7 @@ func (e *enforcer) batch(orders []filterOrder) {
 		default:
 			for _, net := range o.nets {
 				touch(net)
-				e.holders[net] = append(e.holders[net], holder{o.c, o.policy})
+				e.holders[net] = append(e.holders[net], holder{c: o.c, name: o.name, policy: o.policy})
 			}
 			o.c.filtered = o.nets
 		}
@@ -239,12 +261,11 @@ func (e *enforcer) reload(o filterOrder) {
 		var kept []holder
 		for _, h := range list {
 			if policy := o.assign[h.c]; policy != "" {
-				kept = append(kept, holder{h.c, policy})
-			} else if o.replace.Policy(h.policy) != nil {
-				kept = append(kept, h) // admitted while the reload was prepared: judged again behind it
-			} else {
-				kept = append(kept, holder{c: h.c}) // under none until it is judged again, or gone
-			}
+				h.policy = policy
+			} else if o.replace.Policy(h.policy) == nil {
+				h.policy = "" // under none until it is judged again, or gone
+			} // else it was admitted while the reload was prepared, and is judged again behind it
+			kept = append(kept, h)
 		}
 		e.holders[net] = kept
 	}
@@ -270,7 +291,7 @@ func (e *enforcer) each(c *client, touch func(netip.Prefix), change func([]holde
 // policyOf is the policy that an address is under, "" for none.
 func (e *enforcer) policyOf(net netip.Prefix) string {
 	list := e.holders[net]
-	if len(list) == 0 {
+	if len(list) == 0 || slices.ContainsFunc(list, func(h holder) bool { return h.name != list[0].name }) {
 		return ""
 	}
 	return list[len(list)-1].policy

@@ -291,7 +291,7 @@ func (c *client) enter(ctx context.Context, g *granted) error {
 	nets := slices.DeleteFunc(g.inside(), func(p netip.Prefix) bool { return slices.Contains(g.unlearned, p) })
 	ctx, cancel := context.WithTimeout(ctx, enforceTime)
 	defer cancel()
-	if err := c.srv.enforcer.enter(ctx, c, g.ruling.policy.Name, nets); err != nil {
+	if err := c.srv.enforcer.enter(ctx, c, g.name, g.ruling.policy.Name, nets); err != nil {
 		return &tlsctl.Denial{Public: "server trouble, try again later", Temporary: true, Err: fmt.Errorf("packet filter: %w", err)}
 	}
 	return nil

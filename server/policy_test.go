@@ -381,7 +381,7 @@ func TestPolicyGoneDuringLogin(t *testing.T) {
 		f, _ := w.policies()
 		e, c, later := w.srv.enforcer, &client{srv: w.srv}, &client{srv: w.srv}
 		a := netip.MustParsePrefix("10.20.0.2/32")
-		if err := e.enter(w.ctx, c, "staff", []netip.Prefix{a}); err != nil {
+		if err := e.enter(w.ctx, c, "alice", "staff", []netip.Prefix{a}); err != nil {
 			t.Fatal(err)
 		}
 		next := *w.srv.live.Load().cfg
@@ -397,7 +397,7 @@ func TestPolicyGoneDuringLogin(t *testing.T) {
 		if got := f.of(a.Addr()); got != "lab" {
 			t.Errorf("judged anew: under %q", got)
 		}
-		if err := e.enter(w.ctx, later, "guests", []netip.Prefix{a}); err != nil {
+		if err := e.enter(w.ctx, later, "alice", "guests", []netip.Prefix{a}); err != nil {
 			t.Fatal(err)
 		}
 		e.leave(c)
@@ -405,6 +405,51 @@ func TestPolicyGoneDuringLogin(t *testing.T) {
 		time.Sleep(time.Second)
 		if f.size() != 0 || len(e.holders) != 0 {
 			t.Errorf("after the end the filter holds %v, the enforcer %v", f.holders, e.holders)
+		}
+	})
+}
+
+// An address that the files of two users name is under the policy of whoever has it, and under none while that is not
+// decided: nobody is judged by another's rights (S113).
+func TestOneAddressTwoUsers(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		f, _ := w.policies()
+		e := w.srv.enforcer
+		alice, bob, again := &client{srv: w.srv}, &client{srv: w.srv}, &client{srv: w.srv}
+		a := netip.MustParsePrefix("192.168.9.9/32")
+		enter := func(c *client, name, policy string) {
+			t.Helper()
+			if err := e.enter(w.ctx, c, name, policy, []netip.Prefix{a}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		under := func(step, want string) {
+			t.Helper()
+			time.Sleep(time.Second)
+			if got := f.of(a.Addr()); got != want {
+				t.Errorf("%s: under %q, want %q", step, got, want)
+			}
+		}
+		enter(alice, "alice", "staff")
+		e.join(alice)
+		under("alice alone", "staff")
+		enter(bob, "bob", "lab")
+		under("bob logs in", "")
+		e.leave(bob)
+		under("bob did not get in", "staff")
+		enter(bob, "bob", "lab")
+		enter(again, "alice", "guests")
+		e.join(bob)
+		under("bob is in, alice logs in again", "")
+		e.leave(alice)
+		e.join(again)
+		under("alice is in again", "guests")
+		e.leave(bob)
+		under("bob has left", "guests")
+		e.leave(again)
+		under("all have left", "")
+		if len(e.holders) != 0 {
+			t.Errorf("the enforcer holds %v", e.holders)
 		}
 	})
 }
