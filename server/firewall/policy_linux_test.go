@@ -312,6 +312,39 @@ func TestPolicyOfNetworksBehindClients(t *testing.T) {
 	}
 }
 
+// Of networks behind clients that overlap the more specific one counts, whichever policy stands first in the file.
+func TestPolicyOfOverlappingNetworks(t *testing.T) {
+	newLab(t)
+	site, part := netip.MustParsePrefix("10.99.0.0/24"), netip.MustParsePrefix("10.99.0.128/25")
+	low, high := netip.MustParseAddr("10.99.0.2"), netip.MustParseAddr("10.99.0.200")
+	for _, a := range []netip.Addr{low, high} {
+		run(t, fmt.Sprintf("ip -n %s addr add %v dev tun", alice, a))
+	}
+	behind := func(r *firewall.Rules) { r.Zones[0].Behind = []netip.Prefix{site} }
+	f := apply(t, behind, policies(everything, nil))
+	check := func(step string, wantLow, wantHigh bool) {
+		t.Helper()
+		if got := reaches(t, alice, low, beyond, beyond4, 5000); got != wantLow {
+			t.Errorf("%s: %v goes through: %v, want %v", step, low, got, wantLow)
+		}
+		if got := reaches(t, alice, high, beyond, beyond4, 5000); got != wantHigh {
+			t.Errorf("%s: %v goes through: %v, want %v", step, high, got, wantHigh)
+		}
+	}
+	update(t, f, firewall.Change{Net: site, To: "staff"})
+	check("one network", true, true)
+	update(t, f, firewall.Change{Net: part, To: "guests"})
+	check("a part of it is another's", true, false)
+	update(t, f, firewall.Change{Net: part, From: "guests"})
+	check("no more", true, true)
+	update(t, f, firewall.Change{Net: part, To: "staff"}, firewall.Change{Net: site, From: "staff", To: "guests"})
+	check("exchanged", false, true)
+	if err := f.Replace(rules(behind, policies(everything, nil)), firewall.Change{Net: part, To: "guests"}, firewall.Change{Net: site, To: "staff"}); err != nil {
+		t.Fatal(err)
+	}
+	check("rules replaced", true, false)
+}
+
 // Without policies the host's services are closed as well, but for what is named (S084).
 func TestClosedGateway(t *testing.T) {
 	newLab(t)

@@ -106,13 +106,13 @@ func (f *Firewall) change(changes []Change) error {
 			}
 		}
 		if !c.Net.IsSingleIP() {
-			for _, name := range []string{c.From, c.To} {
-				if name != "" && !slices.Contains(touched, name) {
+			f.nets[c.From] = slices.DeleteFunc(slices.Clone(f.nets[c.From]), func(n netip.Prefix) bool { return n == c.Net })
+			f.nets[c.To] = append(slices.Clone(f.nets[c.To]), c.Net)
+			for _, name := range f.policies { // what another policy has around it changes as well
+				if !slices.Contains(touched, name) && (name == c.From || slices.ContainsFunc(f.nets[name], c.Net.Overlaps)) {
 					touched = append(touched, name)
 				}
 			}
-			f.nets[c.From] = slices.DeleteFunc(slices.Clone(f.nets[c.From]), func(n netip.Prefix) bool { return n == c.Net })
-			f.nets[c.To] = append(slices.Clone(f.nets[c.To]), c.Net)
 			continue
 		}
 		e := nftables.SetElement{Key: c.Net.Addr().AsSlice()}
@@ -138,10 +138,16 @@ func (f *Firewall) change(changes []Change) error {
 		errs = append(errs, f.add(set, elements))
 	}
 	for _, name := range touched {
+		var others []netip.Prefix
+		for other, nets := range f.nets {
+			if other != name {
+				others = append(others, nets...)
+			}
+		}
 		for _, is6 := range []bool{false, true} {
 			set := netSetOf(name, is6)
 			f.conn.FlushSet(&nftables.Set{Table: f.table, Name: set})
-			errs = append(errs, f.add(set, intervals(spans(f.nets[name], is6))))
+			errs = append(errs, f.add(set, intervals(spansBut(f.nets[name], others, is6))))
 		}
 	}
 	return errors.Join(errs...)
