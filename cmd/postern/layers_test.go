@@ -20,7 +20,8 @@ var layers = map[string][]string{
 	"postern/cmd/interop":          {},
 	"postern/cmd/bench":            {"postern/cmd/lab"},
 	"postern/cmd/vpnload":          {"postern/tlsctl", "postern/server/datachan"},
-	"postern/server":               {"postern/tlsctl", "postern/auth", "postern/tun", "postern/server/link", "postern/server/datachan", "postern/server/config", "postern/server/hooks", "postern/server/management"},
+	"postern/server":               {"postern/tlsctl", "postern/auth", "postern/tun", "postern/server/link", "postern/server/datachan", "postern/server/config", "postern/server/hooks", "postern/server/management", "postern/server/audit"},
+	"postern/server/audit":         {},
 	"postern/server/config":        {},
 	"postern/server/link":          {},
 	"postern/server/link/linktest": {"postern/server/link"},
@@ -56,7 +57,7 @@ var thirdParty = map[string][]string{
 }
 
 // silent packages log nothing: their callers do.
-var silent = []string{"postern/server/datachan", "postern/server/config"}
+var silent = []string{"postern/server/datachan", "postern/server/config", "postern/server/audit"}
 
 func TestImports(t *testing.T) {
 	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "postern/...")
