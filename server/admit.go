@@ -31,6 +31,10 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (_ *tlsctl.Grant, e
 	at := c.meet(h)
 	defer func() { c.parted(h, at, err) }()
 	live := c.srv.live.Load()
+	defer func() { c.recordLogin(live, h, err) }()
+	if err := c.recordable(live, h); err != nil {
+		return nil, err
+	}
 	if live.cfg.ForceExporter && !h.Peer.Can(tlsctl.FeatureExporter) {
 		return nil, &tlsctl.Denial{Public: "this client is too old", Err: errors.New("it cannot derive data keys with the exporter of TLS: force-tls-key-material-export")}
 	}
@@ -98,6 +102,9 @@ func (c *client) Admit(ctx context.Context, h *tlsctl.Hello) (_ *tlsctl.Grant, e
 	c.mu.Unlock()
 	if c.gone.Load() { // ended while the directory was asked, or a script
 		return nil, &tlsctl.Denial{Public: "session ended", Err: errEnded}
+	}
+	if err := c.recordEntry(ctx, live, g); err != nil {
+		return nil, err
 	}
 	return c.withToken(live, &tlsctl.Grant{Push: g.pushed, PeerID: uint32(g.peer)}), nil
 }
@@ -308,6 +315,7 @@ func (c *client) Established() {
 	}
 	e.Str("version", g.peerInfo.Version()).Str("platform", g.peerInfo.Platform()).Msg("client connected")
 	c.tellEstablished(g)
+	c.recordConnect(g)
 	c.catchUp(g.cfg)
 }
 

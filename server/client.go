@@ -67,6 +67,7 @@ type client struct {
 	established atomic.Bool
 	floated     atomic.Int64 // when it last changed its address, time since Server.started; 0: never
 	gone        atomic.Bool
+	judged      atomic.Bool // Admit has been asked
 
 	attempt *Attempt // what postern why tells of it; immutable, what it holds is guarded by attempts.mu
 	moved   bool     // the keeper's: its first packet from inside has been told

@@ -31,6 +31,7 @@ func (s *Server) float(c *client, from, to *path) {
 		s.end(stale, "its address now belongs to a newer session of the same certificate")
 	}
 	c.log.Info().Stringer("from", from.addr).Stringer("to", to.addr).Str("client", c.decided().name).Msg("client moved")
+	c.recordFloat(from.addr, to.addr)
 }
 
 // sameCertificate reports whether two clients showed the same certificate and are the same user.

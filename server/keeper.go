@@ -41,6 +41,7 @@ func (s *Server) keep(ctx context.Context) {
 		s.bridge.age(clock, seconds(live.cfg.StaleMAC))
 		clear(clients) // the dead ones are garbage
 		s.tendMemory(clock)
+		s.tendAudit(live)
 		if clock%hushReport == 0 {
 			if n := s.hush.taken(); n > 0 {
 				s.log.Warn().Int("lines", n).Msg("lines about strangers were withheld")

@@ -24,7 +24,7 @@ var fixed = []struct{ field, directive string }{
 	{"ClientToClient", "client-to-client"}, {"GatewayAccess", "gateway-access"}, {"DuplicateCN", "duplicate-cn"},
 	{"TLSAuth", "tls-auth"}, {"TLSAuthDirection", "key-direction"}, {"TLSCrypt", "tls-crypt"}, {"TLSCryptV2", "tls-crypt-v2"},
 	{"ForceCookie", "tls-crypt-v2"}, {"Auth", "auth"}, {"Status", "status"}, {"Log", "log"}, {"User", "user"}, {"Group", "group"},
-	{"WritePID", "writepid"}, {"Control", "control-socket"}, {"Management", "management"},
+	{"WritePID", "writepid"}, {"Control", "control-socket"}, {"Audit", "audit"}, {"Management", "management"},
 	{"Daemon", "daemon"}, {"Syslog", "syslog"}, {"NoTimestamps", "suppress-timestamps"}, {"MachineReadable", "machine-readable-output"}, {"Nice", "nice"},
 	{"TOTPUsed", "auth-totp-used"},
 }

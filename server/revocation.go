@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"postern/server/audit"
 	"postern/tlsctl"
 )
 
@@ -48,6 +49,7 @@ func (s *Server) checkRevocations(l *live) {
 			return
 		}
 		s.log.Info().Str("file", crl.Name).Msg("revocation list read")
+		s.record(audit.Record{Event: "revocation list", Result: audit.Done, Reason: crl.Name})
 	}
 	for _, c := range s.table.all(nil) {
 		s.recheck(l, c)

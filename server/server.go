@@ -38,6 +38,8 @@ type Parts struct {
 	Filter  Filter // holds the policies' rules; nil: there are none
 	// Management is told of states and clients; nil: nobody. Its owner is a ManagementOwner.
 	Management *management.Interface
+	// Audit is told of logins and of all that clients do; nil: nobody is.
+	Audit Auditor
 	// Scripts runs the administrator's scripts; nil: there are none.
 	Scripts *hooks.Runner
 	// As scripts are told: when the process started (zero: now), and the host's default gateways.
@@ -106,6 +108,8 @@ type Server struct {
 	repushing  sync.Mutex   // one client's pushes are brought in line at a time
 	pulse      atomic.Int64 // rounds of the keeper
 	hush       hush
+	unrecorded hush            // logins that are in no audit record
+	auditDown  bool            // the keeper's: audit records are in trouble
 	workers    *tlsctl.Workers // who computes handshakes
 	memory     memory          // the keeper's
 	tight      atomic.Bool     // little memory is left
@@ -449,6 +453,7 @@ func (s *Server) closed(c *client, err error) {
 	s.farewellLine(c, err)
 	s.attempts.over(c.attempt, err)
 	c.tellDisconnected()
+	c.recordEnd(g, err)
 	if s.closing.Load() && s.table.count() == 0 {
 		s.drain.Do(func() { close(s.drained) })
 	}

@@ -33,6 +33,8 @@ type Snapshot struct {
 	Panics   uint64            `json:"panics"`
 	// Goroutines of the whole process: what grows with time leaks.
 	Goroutines int `json:"goroutines"`
+	// AuditTrouble is why audit records cannot be written now.
+	AuditTrouble string `json:"audit_trouble,omitempty"`
 	// Unread is how many events were dropped because a management client did not read (S098).
 	Unread uint64 `json:"management_events_dropped,omitempty"`
 }
@@ -84,6 +86,9 @@ func (s *Server) Snapshot() Snapshot {
 	}
 	if m := s.parts.Management; m != nil {
 		snap.Unread = m.Dropped()
+	}
+	if err := s.auditTrouble(); err != nil {
+		snap.AuditTrouble = err.Error()
 	}
 	for _, c := range s.table.all(nil) {
 		if c.gone.Load() {

@@ -58,6 +58,7 @@ type world struct {
 	tokens     *auth.Tokens
 	pool       StateFile
 	status     StateFile
+	audit      Auditor
 	srv        *Server
 	log        *logBook
 	pathMTU    func(netip.AddrPort, link.Local) (int, error) // what the kernel says of paths; nil: it is not asked
@@ -138,7 +139,7 @@ func (w *world) start() *world {
 	}
 	srv, err := New(w.cfg, Parts{
 		PathMTU: w.pathMTU, UDP: listeners, TCP: []StreamListener{&doorway{streams: w.doors}},
-		Devices: devices, Filter: w.filter, Lanes: w.lanes, Login: Login{Auth: w.login, Tokens: w.tokens, Watcher: w.watcher, Local: w.local}, Scripts: w.scripts, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status,
+		Devices: devices, Filter: w.filter, Lanes: w.lanes, Login: Login{Auth: w.login, Tokens: w.tokens, Watcher: w.watcher, Local: w.local}, Scripts: w.scripts, Log: zerolog.New(w.log).Level(zerolog.DebugLevel), Pool: w.pool, Status: w.status, Audit: w.audit,
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -30,8 +30,8 @@ func main() {
 		EnableBashCompletion: true,
 		HideHelpCommand:      true,
 		Commands: []*cli.Command{
-			serveCommand(), checkCommand(), quickstartCommand(), pkiCommand(), profileCommand(), keyCommand(),
-			userCommand(), statusCommand(), whyCommand(), ldapCommand(), importCommand(), openvpnCommand(), completionCommand(),
+			serveCommand(), checkCommand(), quickstartCommand(), pkiCommand(), audited(profileCommand()), keyCommand(),
+			userCommand(), statusCommand(), whyCommand(), ldapCommand(), auditCommand(), importCommand(), openvpnCommand(), completionCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // below, once
 	}

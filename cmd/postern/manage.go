@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"postern/server"
+	"postern/server/audit"
 	"postern/server/config"
 	"postern/server/management"
 )
@@ -84,7 +85,7 @@ type desk struct {
 }
 
 // openDesk opens the socket and serves those who come, until close. They get the log from here on.
-func openDesk(cfg *config.Config, log *logging) (*desk, error) {
+func openDesk(cfg *config.Config, log *logging, records *audit.Log) (*desk, error) {
 	m := &cfg.Management
 	if m.Network == "" {
 		return &desk{stop: func() {}}, nil
@@ -98,7 +99,7 @@ func openDesk(cfg *config.Config, log *logging) (*desk, error) {
 		return nil, fmt.Errorf("management-client-group: %w", err)
 	}
 	d := &desk{owner: &server.ManagementOwner{Process: log.process}}
-	d.Interface = management.New(management.Options{LogCache: m.LogCache, Hold: m.Hold, SignalOnLeave: m.Signal}, d.owner, log.Logger)
+	d.Interface = management.New(management.Options{LogCache: m.LogCache, Hold: m.Hold, SignalOnLeave: m.Signal, Audit: recordCommand(records)}, d.owner, log.Logger)
 	log.history.to = d.LogWriter()
 	serve, err := d.meet(m, &access, log)
 	if err != nil {

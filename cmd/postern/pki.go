@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"postern/auth/pki"
+	"postern/server/audit"
 )
 
 // pkiPlaces are where authorities are usually kept: by people who work in easy-rsa's directory, by quickstart, and by
@@ -44,7 +45,7 @@ func pkiCommand() *cli.Command {
 		Description: "Works on an easy-rsa 3 directory as it is, and easyrsa can go on working on it. Do not run both at the\n" +
 			"same moment. A running server takes a new revocation list by itself.",
 		Subcommands: []*cli.Command{
-			{
+			audited(&cli.Command{
 				Name: "init", Usage: "make a certificate authority",
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "dir", Value: "pki", EnvVars: []string{"EASYRSA_PKI"}, Usage: "the authority's `DIR`"},
@@ -54,32 +55,32 @@ func pkiCommand() *cli.Command {
 					&cli.BoolFlag{Name: "encrypt", Usage: "protect the CA key with a passphrase"},
 				},
 				Action: pkiInit,
-			},
-			{
+			}),
+			audited(&cli.Command{
 				Name: "server", Usage: "issue a server's certificate", ArgsUsage: "NAME...", Flags: issue,
 				Action: func(c *cli.Context) error { return pkiIssue(c, (*pki.PKI).Server) },
-			},
-			{
+			}),
+			audited(&cli.Command{
 				Name: "client", Usage: "issue a client's certificate", ArgsUsage: "NAME...", Flags: issue,
 				Action: func(c *cli.Context) error { return pkiIssue(c, (*pki.PKI).Client) },
-			},
-			{
+			}),
+			audited(&cli.Command{
 				Name: "renew", Usage: "issue a certificate anew; the old one stays valid until it expires or NAME is revoked", ArgsUsage: "NAME...",
 				Flags:  append([]cli.Flag{&cli.BoolFlag{Name: "keep-key", Usage: "for the same key, which need not be here"}}, issue...),
 				Action: func(c *cli.Context) error { return pkiIssue(c, (*pki.PKI).Renew) },
-			},
-			{
+			}),
+			audited(&cli.Command{
 				Name: "revoke", Usage: "revoke every certificate of a name and renew the revocation list", ArgsUsage: "NAME...",
 				Flags: []cli.Flag{dir, pass, crlDays,
 					&cli.StringFlag{Name: "reason", Usage: "keyCompromise, affiliationChanged, superseded, cessationOfOperation, ..."}},
 				Action: pkiRevoke,
-			},
+			}),
 			{
 				Name: "list", Usage: "list all certificates and when they expire",
 				Flags:  []cli.Flag{dir, &cli.BoolFlag{Name: "json", Usage: "print everything as JSON"}},
 				Action: pkiList,
 			},
-			{
+			audited(&cli.Command{
 				Name: "crl", Usage: "renew the revocation list", Flags: []cli.Flag{dir, pass, crlDays},
 				Action: func(c *cli.Context) error {
 					return withPKI(c, 0, func(p *pki.PKI, _ []string) error {
@@ -91,7 +92,7 @@ func pkiCommand() *cli.Command {
 						return nil
 					})
 				},
-			},
+			}),
 		},
 	}
 }
@@ -270,6 +271,9 @@ func pkiIssue(c *cli.Context, issue func(*pki.PKI, string, pki.IssueOptions) (*p
 			if err != nil {
 				return err
 			}
+			if err := recordOf(c, audit.Record{Event: "issue", Name: name, Serial: r.Serial, Reason: r.Kind.String() + " certificate"}); err != nil {
+				return err
+			}
 			fmt.Fprintf(c.App.Writer, "%s: %s certificate, good until %s\n",
 				filepath.Join(p.Dir(), "issued", name+".crt"), r.Kind, date(r.NotAfter))
 		}
@@ -289,6 +293,9 @@ func pkiRevoke(c *cli.Context) error {
 				return err
 			}
 			for _, r := range revoked {
+				if err := recordOf(c, audit.Record{Event: "revoke", Name: name, Serial: r.Serial, Reason: c.String("reason")}); err != nil {
+					return err
+				}
 				fmt.Fprintf(c.App.Writer, "%s: revoked serial %s\n", name, r.Serial)
 			}
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"postern/server"
+	"postern/server/audit"
 	"postern/server/config"
 	"postern/server/hostnet"
 )
@@ -89,7 +90,7 @@ func serve(ctx context.Context, from source, o serveOptions) error {
 }
 
 // runServer serves a configuration.
-func runServer(ctx context.Context, cfg *config.Config, report *config.Report, from source, o serveOptions, sup *supervisor, signals <-chan os.Signal, logs *logging) error {
+func runServer(ctx context.Context, cfg *config.Config, report *config.Report, from source, o serveOptions, sup *supervisor, signals <-chan os.Signal, logs *logging) (err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	log := logs.Logger
@@ -102,7 +103,17 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 		return err
 	}
 	defer closePprof()
-	desk, err := openDesk(cfg, logs)
+	records, err := openAudit(cfg)
+	if err != nil {
+		return err
+	}
+	endAudit := keepAudit(records)
+	defer func() {
+		if failed := endAudit(err); failed != nil {
+			log.Error().Err(failed).Str("alarm", "audit").Msg("ended without the last audit records")
+		}
+	}()
+	desk, err := openDesk(cfg, logs, records)
 	if err != nil {
 		return err
 	}
@@ -119,7 +130,7 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 		return nil // ended before it was released
 	}
 	who := newLogins(cfg, log)
-	s, err := setUp(ctx, cfg, desk, who, log)
+	s, err := setUp(ctx, cfg, desk, who, records, log)
 	if err != nil {
 		desk.fail(err)
 		s.tearDown(log)
@@ -127,7 +138,7 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 	}
 	defer s.tearDown(log)
 
-	serving := &serving{srv: s.server, from: from, who: who, process: logs.process, names: &s.names, sup: sup, end: end, remap: cfg.RemapUSR1, log: log}
+	serving := &serving{srv: s.server, from: from, who: who, process: logs.process, names: &s.names, sup: sup, end: end, audit: records, remap: cfg.RemapUSR1, log: log}
 	running := make(chan struct{})
 	var attending sync.WaitGroup
 	attending.Go(func() { serving.attend(running, signals) })
@@ -142,7 +153,7 @@ func runServer(ctx context.Context, cfg *config.Config, report *config.Report, f
 	if o.ready != nil {
 		o.ready()
 	}
-	if err := s.server.Run(ctx); err != nil {
+	if err = s.server.Run(ctx); err != nil {
 		desk.fail(err)
 		return err
 	}
@@ -172,9 +183,12 @@ func (h *host) tearDown(log zerolog.Logger) {
 }
 
 // setUp opens everything, connects the server and drops privileges. On error the host still holds what was opened.
-func setUp(ctx context.Context, cfg *config.Config, desk *desk, who *logins, log zerolog.Logger) (*host, error) {
+func setUp(ctx context.Context, cfg *config.Config, desk *desk, who *logins, records *audit.Log, log zerolog.Logger) (*host, error) {
 	h := new(host)
 	parts := server.Parts{Log: log, Lanes: runtime.GOMAXPROCS(0), Workers: who.workers, Management: desk.Interface, Started: time.Now(), MemoryLimit: limitMemory("/")}
+	if records != nil {
+		parts.Audit = records
+	}
 	used, err := who.openUsed(cfg)
 	if err != nil {
 		return h, err

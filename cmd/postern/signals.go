@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"postern/server"
+	"postern/server/audit"
 )
 
 // catchSignals takes the signals that mean something to a server, from the first moment to the last: one that comes
@@ -33,6 +34,7 @@ type serving struct {
 	process *process
 	sup     *supervisor
 	end     context.CancelCauseFunc
+	audit   *audit.Log
 	remap   string // what SIGUSR1 means
 	log     zerolog.Logger
 }
@@ -59,7 +61,9 @@ func (s *serving) attend(ended <-chan struct{}, signals <-chan os.Signal) {
 				s.end(errTerminated)
 			default:
 				s.sup.reloading()
-				if err := s.whileBeating(beat.C, s.reload); err != nil {
+				err := s.whileBeating(beat.C, s.reload)
+				recordReload(s.audit, err)
+				if err != nil {
 					s.log.Error().Err(err).Str("alarm", "reload").Msg("reload failed: the running configuration stays")
 				}
 				s.sup.ready(s.srv)

@@ -25,17 +25,17 @@ func userCommand() *cli.Command {
 		Name:  "user",
 		Usage: "edit the local user file, and the second factors of all users",
 		Subcommands: []*cli.Command{
-			{
+			audited(&cli.Command{
 				Name: "add", Usage: "add a user; the password is asked for, or is the first line of the input",
 				ArgsUsage: "NAME", Flags: []cli.Flag{file},
 				Action: func(c *cli.Context) error { return withPassword(c, auth.AddUser) },
-			},
-			{
+			}),
+			audited(&cli.Command{
 				Name: "passwd", Usage: "give a user another password",
 				ArgsUsage: "NAME", Flags: []cli.Flag{file},
 				Action: func(c *cli.Context) error { return withPassword(c, auth.SetPassword) },
-			},
-			{
+			}),
+			audited(&cli.Command{
 				Name: "del", Usage: "remove a user",
 				ArgsUsage: "NAME", Flags: []cli.Flag{file},
 				Action: func(c *cli.Context) error {
@@ -45,7 +45,7 @@ func userCommand() *cli.Command {
 					}
 					return auth.DeleteUser(c.String("file"), name)
 				},
-			},
+			}),
 			{
 				Name: "list", Usage: "print the names of the users",
 				Flags: []cli.Flag{file},
@@ -60,7 +60,7 @@ func userCommand() *cli.Command {
 					return nil
 				},
 			},
-			userTOTPCommand(),
+			audited(userTOTPCommand()),
 		},
 	}
 }

@@ -130,6 +130,8 @@ type Config struct {
 	User, Group     string
 	WritePID        string
 	SetEnv          [][2]string
+	Audit           string // Postern: audit FILE; "": none
+	AuditContinue   bool   // Postern: audit-failure continue
 	Control         string // Postern: control-socket PATH, for postern status
 
 	Management Management

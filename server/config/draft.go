@@ -152,7 +152,7 @@ func (d *draft) settle() {
 		path *string
 	}{
 		{"status", &c.Status}, {"log", &c.Log}, {"writepid", &c.WritePID}, {"ifconfig-pool-persist", &c.PoolPersist},
-		{"auth-totp-used", &c.TOTPUsed},
+		{"auth-totp-used", &c.TOTPUsed}, {"audit", &c.Audit},
 	} {
 		if *f.path == "" {
 			continue

@@ -39,7 +39,14 @@ var posternRows = []row{
 		return err
 	}),
 	use("proxy-protocol-from", "NET/BITS|ADDRESS...", "Balancers that announce whose TCP connections they pass on, by the PROXY protocol, version 2. Limits, logs and logins then go by the client's address. A connection from there without it is closed, and nobody else's announcements are heard.", addBalancers).each(),
+	use("audit", "FILE", "Record who came in, who did not and why, what was done and by whom, in FILE, which can be checked with `postern audit verify` ([above](#audit)). It cannot be changed without a restart.", func(d *draft, l *directive) error { return d.output(l, &d.cfg.Audit) }),
+	use("audit-failure", "deny|continue", "What happens when records cannot be written: new logins are put off until they can (default), or nothing but an alarm. Who is connected stays so.", setAuditFailure),
 	use("control-socket", "PATH", "The socket that `postern status` asks; default /run/postern/NAME.sock for NAME.conf.", func(d *draft, l *directive) error { return d.output(l, &d.cfg.Control) }),
+}
+
+func setAuditFailure(d *draft, l *directive) error {
+	d.cfg.AuditContinue = l.args[0] == "continue"
+	return choice("deny", "continue")(d, l)
 }
 
 func addBalancers(d *draft, l *directive) error {

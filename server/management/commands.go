@@ -130,6 +130,7 @@ func (c *conn) command(line string, ok bool) {
 		c.answer(line, false, cmd.tooFew)
 	case c.access.ReadOnly && cmd.alters(list[1:]):
 		c.log.Warn().Str("command", shown(line)).Msg("management command refused: this access is read-only")
+		c.tellAudit(line, false)
 		c.answer(line, false, func(r *reply) { r.fail("the '%s' command is not for read-only access", cmd.name) })
 	default:
 		c.answer(line, cmd.alters(list[1:]), func(r *reply) { cmd.run(c, r, list[1:]) })

@@ -28,6 +28,7 @@ type conn struct {
 	nc       net.Conn
 	access   Access
 	out      *outbox
+	who      string // at the other end
 	log      zerolog.Logger
 	stranger zerolog.Logger     // for what anybody can cause who may connect: some lines a second, over all connections
 	interval chan time.Duration // to the counting goroutine: the byte count interval; 0: off
@@ -56,6 +57,7 @@ func (i *Interface) ServeConn(ctx context.Context, nc net.Conn, a Access) error 
 	c := &conn{Interface: i, nc: nc, access: a, out: newOutbox(nc), interval: make(chan time.Duration, 1)}
 	who, err := peerOf(nc)
 	c.log = i.log.With().Uint64("connection", i.number.Add(1)).Stringer("peer", &who).Logger()
+	c.who = who.String()
 	c.stranger = c.log.Sample(i.strangers)
 	if err == nil {
 		err = a.admits(&who)
@@ -243,8 +245,15 @@ func (c *conn) answer(line string, audited bool, run func(*reply)) {
 	run(r)
 	if audited && c.block == nil { // a block is one when it is complete
 		c.log.Info().Str("command", shown(line)).Bool("done", r.succeeded()).Msg("management command")
+		c.tellAudit(line, r.succeeded())
 	}
 	c.out.end(r.text)
+}
+
+func (c *conn) tellAudit(line string, done bool) {
+	if c.options.Audit != nil {
+		c.options.Audit(c.who, shown(line), done)
+	}
 }
 
 // reply is what a command answers, all of it.

@@ -24,6 +24,9 @@ type Options struct {
 	MaxClients int
 	// SignalOnLeave sends SIGUSR1 when the last tool has disconnected (management-signal).
 	SignalOnLeave bool
+	// Audit is told of every command that changes something: who gave it, whose words are escaped and no secrets, and
+	// whether it was done. It must not wait. nil: nobody is told.
+	Audit func(who, command string, done bool)
 }
 
 // DefaultTitle is the title of an Interface that was given none.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,10 @@ import (
 func TestServe(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var log bytes.Buffer
-	i := management.New(management.Options{MaxClients: 2}, newFakeOwner(), zerolog.New(zerolog.SyncWriter(&log)))
+	var audited []string // by one connection at a time
+	i := management.New(management.Options{MaxClients: 2, Audit: func(who, command string, done bool) {
+		audited = append(audited, fmt.Sprintf("%s: %s %v", who, command, done))
+	}}, newFakeOwner(), zerolog.New(zerolog.SyncWriter(&log)))
 	me, other := uint32(os.Getuid()), uint32(os.Getuid())+1
 	myGroup, otherGroup := uint32(os.Getgid()), uint32(os.Getgid())+1
 	served := make(chan error, 8)
@@ -90,6 +94,9 @@ func TestServe(t *testing.T) {
 	}
 	if _, err := os.Stat(mine); err == nil {
 		t.Error("the socket was left behind")
+	}
+	if want := []string{fmt.Sprintf("uid=%d gid=%d pid=%d: kill client1 true", me, myGroup, os.Getpid())}; !slices.Equal(audited, want) {
+		t.Errorf("the audit was told %q, want %q", audited, want)
 	}
 	// S098: every change is audited with who made it; what only asks is not.
 	audit := fmt.Sprintf(`"level":"info","part":"management","connection":5,"peer":"uid=%d gid=%d pid=%d","command":"kill client1","done":true`, me, myGroup, os.Getpid())
