@@ -27,10 +27,10 @@ DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
 BENCH_PACKAGES := iproute2 iputils-ping openvpn openssl iperf3 ethtool
 TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps systemd tshark gcc libc6-dev
 
-.PHONY: help build run demo bench bench-quick test unit race sim fuzz e2e soak soak-load outage interop vet clean go root
+.PHONY: help build run demo bench bench-quick test unit race sim fuzz e2e soak soak-load outage interop reproducible vet clean go root
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: go ## bin/postern, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/postern ./cmd/postern
@@ -105,6 +105,18 @@ outage: go ## as root: the directory is away for OUTAGE=5m while clients renegot
 interop: root go ## as root: the tests behind docs/compatibility.md, and its tables with how each row went
 	@deploy/packages $(TEST_PACKAGES)
 	@$(GO) run ./cmd/interop
+
+# Both folders are copies of what is committed, under names of different length, and compile everything.
+reproducible: go ## build twice, in two folders and from nothing, and compare the programs
+	@temp=$$(mktemp -d); trap 'chmod -R u+w "$$temp"; rm -rf "$$temp"' EXIT; \
+	for place in a another/and/longer; do \
+		mkdir -p "$$temp/$$place"; \
+		git archive HEAD | tar -x -C "$$temp/$$place"; \
+		GOCACHE="$$temp/cache" $(MAKE) --no-print-directory -C "$$temp/$$place" build VERSION=$(VERSION); \
+		rm -rf "$$temp/cache"; \
+	done; \
+	sha256sum "$$temp"/a/bin/postern "$$temp"/another/and/longer/bin/postern | sed "s|$$temp/||"; \
+	cmp "$$temp"/a/bin/postern "$$temp"/another/and/longer/bin/postern
 
 vet: go ## gofmt and go vet
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); [ -z "$$unformatted" ] || { echo "not in gofmt's form: $$unformatted"; exit 1; }
