@@ -48,6 +48,7 @@ func profileCommand() *cli.Command {
 			&cli.StringFlag{Name: "out", Usage: "`FILE` to write, or - for the standard output; otherwise NAME.ovpn"},
 			&cli.StringSliceFlag{Name: "endpoint", Usage: "`HOST[:PORT]` that clients connect to; repeatable"},
 			&cli.StringFlag{Name: "pki", Usage: "the authority's `DIR`; otherwise found by the configuration's ca"},
+			&cli.BoolFlag{Name: "drop-key", Usage: "remove the private key from the authority once the profile is written: the profile has the only copy then"},
 			&cli.StringFlag{Name: "wrap", Usage: "tls-crypt-v2, tls-crypt, tls-auth or none, where the server takes several"},
 		},
 		Action: profileAction,
@@ -88,8 +89,10 @@ func profileAction(c *cli.Context) error {
 	out := c.String("out")
 	switch out {
 	case "-":
-		_, err := c.App.Writer.Write(text)
-		return err
+		if _, err := c.App.Writer.Write(text); err != nil {
+			return err
+		}
+		return dropKey(c, dir, name)
 	case "":
 		out = name + ".ovpn"
 	}
@@ -97,7 +100,20 @@ func profileAction(c *cli.Context) error {
 		return err
 	}
 	fmt.Fprintln(c.App.Writer, out)
-	return nil
+	return dropKey(c, dir, name)
+}
+
+// dropKey removes the key of a profile that is written, if that is wanted.
+func dropKey(c *cli.Context, dir, name string) error {
+	if !c.Bool("drop-key") {
+		return nil
+	}
+	authority, err := pki.Open(dir, pki.Options{})
+	if err != nil {
+		return noCA(err, dir)
+	}
+	defer authority.Close()
+	return authority.DropKey(name)
 }
 
 func firstFile(names []string) (string, error) {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"postern/auth"
@@ -74,6 +76,48 @@ func TestProfileWraps(t *testing.T) {
 	if text := mustRun(t, "profile", "alice", "--config", conf, "--out", "-", "--endpoint", "h"); strings.Contains(text, "auth-user-pass") {
 		t.Error("a login is asked for that the server does not want")
 	}
+}
+
+// S093: profiles, and the keys they are made of, are for their owner only, whatever the umask and whatever was there before;
+// --drop-key leaves the profile as the only copy of a key, of which no trace stays in the authority.
+func TestS093ProfileKeys(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	dir, conf := site(t)
+	mustRun(t, "pki", "renew", "--dir", dir, "alice")
+	out, key := filepath.Join(dir, "alice.ovpn"), filepath.Join(dir, "pki", "private", "alice.key")
+	if err := os.WriteFile(out, []byte("an older one"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "profile", "alice", "--config", conf, "--out", out, "--endpoint", "vpn.example.com")
+	for _, name := range []string{out, key} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: mode %v, %v", name, info.Mode(), err)
+		}
+	}
+	secret := strings.Split(readFile(t, key), "\n")[1]
+	mustRun(t, "profile", "alice", "--config", conf, "--out", out, "--endpoint", "vpn.example.com", "--drop-key")
+	if !strings.Contains(readFile(t, out), secret) {
+		t.Error("the profile lacks the key")
+	}
+	err := filepath.WalkDir(filepath.Join(dir, "pki"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if strings.Contains(readFile(t, path), secret) || strings.HasSuffix(path, "/alice.key") {
+			t.Errorf("%s has a key still", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run(t, "profile", "alice", "--config", conf, "--out", out); err == nil || !strings.Contains(err.Error(), "pki renew") {
+		t.Errorf("another profile without a key: %v", err)
+	}
+	// The certificate can be renewed and revoked all the same.
+	mustRun(t, "pki", "renew", "--dir", dir, "alice")
+	mustRun(t, "profile", "alice", "--config", conf, "--out", out, "--endpoint", "vpn.example.com", "--drop-key")
+	mustRun(t, "pki", "revoke", "--dir", dir, "alice")
 }
 
 func TestProfileMissing(t *testing.T) {
