@@ -25,11 +25,8 @@ func TestForeignSessionIDs(t *testing.T) {
 			}
 			return false
 		})
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		time.Sleep(time.Second)
 		s.up.Drop(func([]byte) bool { return true })
 		s.live().Tell("INFO,x")
@@ -67,11 +64,8 @@ func TestForeignSessionIDs(t *testing.T) {
 func TestOpcodesInSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, ctx context.Context) {
 		s := newSetup(t)
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		time.Sleep(time.Second)
 		for op := range tlsctl.Opcode(32) {
 			for key := range tlsctl.KeyID(8) {
@@ -114,11 +108,8 @@ func TestLostThirdPacket(t *testing.T) {
 			n++
 			return n == 2 || n == 3
 		})
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		time.Sleep(time.Second)
 		checkKeys(t, c, s.live().Owner, 0)
 	})
@@ -183,11 +174,8 @@ func TestInboxIsBounded(t *testing.T) {
 		inBubble(t, func(t *testing.T, ctx context.Context) {
 			s := newSetup(t)
 			s.client.Stream = stream
-			c := s.dial()
+			c := s.connect(ctx)
 			defer s.done(c)
-			if err := c.Connect(ctx); err != nil {
-				t.Fatal(err)
-			}
 			time.Sleep(time.Second)
 			p := tlsctl.Packet{Opcode: tlsctl.OpAck, Session: c.ID()}
 			b := p.AppendTo(nil)

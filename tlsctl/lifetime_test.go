@@ -20,11 +20,8 @@ import (
 func TestExit(t *testing.T) {
 	inBubble(t, func(t *testing.T, ctx context.Context) {
 		s := newSetup(t)
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		start := time.Now()
 		c.Say("EXIT")
 		synctest.Wait()
@@ -50,11 +47,8 @@ func TestDismiss(t *testing.T) {
 		t.Run(fmt.Sprintf("deaf=%v", deaf), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, ctx context.Context) {
 				s := newSetup(t)
-				c := s.dial()
+				c := s.connect(ctx)
 				defer s.done(c)
-				if err := c.Connect(ctx); err != nil {
-					t.Fatal(err)
-				}
 				time.Sleep(time.Second)
 				s.up.Drop(func([]byte) bool { return deaf })
 				start := time.Now()
@@ -79,11 +73,8 @@ func TestDismiss(t *testing.T) {
 func TestTellBeforeEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T, ctx context.Context) {
 		s := newSetup(t)
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		s.live().Tell(tlsctl.RestartNext)
 		s.server.Close(errTestOver)
 		if err := s.live().Wait(); err != errTestOver {
@@ -127,17 +118,9 @@ func TestEnd(t *testing.T) {
 func TestEndDuringStubbornLogin(t *testing.T) {
 	inBubble(t, func(t *testing.T, ctx context.Context) {
 		s := newSetup(t)
-		s.admitting(func(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
-			if !h.First {
-				time.Sleep(10 * time.Second)
-			}
-			return &ctltest.DefaultGrant, nil
-		})
-		c := s.dial()
+		s.renegotiating(func() { time.Sleep(10 * time.Second) })
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		time.Sleep(2 * time.Second)
 		s.live().Renegotiate()
 		time.Sleep(time.Second)
@@ -220,11 +203,8 @@ func TestHandshakeDeadlines(t *testing.T) {
 func TestSilentClient(t *testing.T) {
 	inBubble(t, func(t *testing.T, ctx context.Context) {
 		s := newSetup(t)
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		time.Sleep(time.Second)
 		s.up.Drop(func([]byte) bool { return true })
 		before, _ := s.down.Count()
@@ -329,11 +309,8 @@ func TestLimits(t *testing.T) {
 	t.Run("afterwards", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, ctx context.Context) {
 			s := newSetup(t)
-			c := s.dial()
+			c := s.connect(ctx)
 			defer s.done(c)
-			if err := c.Connect(ctx); err != nil {
-				t.Fatal(err)
-			}
 			for range 600 { // 10 a second, 100 bytes each: 10 KB in ten seconds
 				c.Say("INFO," + strings.Repeat("x", 30))
 				time.Sleep(100 * time.Millisecond)
@@ -374,11 +351,8 @@ func TestMessagesInRecords(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, ctx context.Context) {
 				s := newSetup(t)
-				c := s.dial()
+				c := s.connect(ctx)
 				defer s.done(c)
-				if err := c.Connect(ctx); err != nil {
-					t.Fatal(err)
-				}
 				for _, r := range test.records {
 					c.SayOn(0, []byte(r))
 					time.Sleep(50 * time.Millisecond)

@@ -23,6 +23,16 @@ func (s *setup) admitting(f func(ctx context.Context, h *tlsctl.Hello) (*tlsctl.
 	s.newOwner = func() *ctltest.Owner { return &ctltest.Owner{OnAdmit: f} }
 }
 
+// renegotiating has f run before a renegotiation is admitted. The first negotiation is at once.
+func (s *setup) renegotiating(f func()) {
+	s.admitting(func(_ context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
+		if !h.First {
+			f()
+		}
+		return &ctltest.DefaultGrant, nil
+	})
+}
+
 // While a login is open nothing of its result leaves the server, however often the client asks; afterwards the reply
 // comes, and one of it (S029, S041).
 func TestSlowAdmit(t *testing.T) {
@@ -285,11 +295,8 @@ func TestRefused(t *testing.T) {
 func TestRefusedGoesOnTalking(t *testing.T) {
 	inBubble(t, func(t *testing.T, ctx context.Context) {
 		s := newSetup(t)
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		time.Sleep(10 * time.Second)
 		start := time.Now()
 		s.live().Deny(&tlsctl.Denial{Public: "revoked"})
@@ -361,11 +368,8 @@ func TestIdentityIsLocked(t *testing.T) {
 }
 
 func testLocked(t *testing.T, ctx context.Context, s *setup, good bool, change func()) {
-	c := s.dial()
+	c := s.connect(ctx)
 	defer s.done(c)
-	if err := c.Connect(ctx); err != nil {
-		t.Fatal(err)
-	}
 	time.Sleep(2 * time.Second)
 	if change != nil {
 		change()

@@ -106,11 +106,8 @@ func TestServerRenegotiatesInTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, ctx context.Context) {
 		s := newSetup(t)
 		s.cfg.Timing.Renegotiate = 40 * time.Second
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		var gaps []time.Duration
 		for n := range 5 {
 			before := time.Now()
@@ -134,11 +131,8 @@ func TestMessagesOnOldKey(t *testing.T) {
 	inBubble(t, func(t *testing.T, ctx context.Context) {
 		s := newSetup(t)
 		s.client.MoveZero = true
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		if err := c.Renegotiate(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -208,11 +202,8 @@ func TestRenegotiationFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, ctx context.Context) {
 		s := newSetup(t)
 		s.cfg.Timing.Transition = 150 * time.Second
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		time.Sleep(2 * time.Second)
 		s.up.Drop(func(pkt []byte) bool { return pkt[0]>>3 == byte(tlsctl.OpControl) })
 		short, cancel := context.WithTimeout(ctx, 50*time.Second)
@@ -262,11 +253,8 @@ func TestRenegotiationRefused(t *testing.T) {
 						return nil, test.admit(ctx)
 					}}
 				}
-				c := s.dial()
+				c := s.connect(ctx)
 				defer s.done(c)
-				if err := c.Connect(ctx); err != nil {
-					t.Fatal(err)
-				}
 				time.Sleep(2 * time.Second)
 				began := time.Now()
 				if err := c.Renegotiate(ctx); err != nil {
@@ -302,17 +290,9 @@ func TestKeyIsThereBeforeTheClientHasIt(t *testing.T) {
 			inBubble(t, func(t *testing.T, ctx context.Context) {
 				s := newSetup(t)
 				p.Apply(&s.client)
-				s.admitting(func(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
-					if !h.First {
-						time.Sleep(3 * time.Second)
-					}
-					return &ctltest.DefaultGrant, nil
-				})
-				c := s.dial()
+				s.renegotiating(func() { time.Sleep(3 * time.Second) })
+				c := s.connect(ctx)
 				defer s.done(c)
-				if err := c.Connect(ctx); err != nil {
-					t.Fatal(err)
-				}
 				time.Sleep(2 * time.Second)
 				if err := c.Renegotiate(ctx); err != nil {
 					t.Fatal(err)
@@ -333,17 +313,11 @@ func TestKeyIsThereBeforeTheClientHasIt(t *testing.T) {
 func TestUnconfirmedKeyIsWithdrawn(t *testing.T) {
 	inBubble(t, func(t *testing.T, ctx context.Context) {
 		s := newSetup(t)
-		s.admitting(func(ctx context.Context, h *tlsctl.Hello) (*tlsctl.Grant, error) {
-			if !h.First {
-				s.down.Drop(func([]byte) bool { return true }) // our half gets lost, however often it is sent
-			}
-			return &ctltest.DefaultGrant, nil
+		s.renegotiating(func() {
+			s.down.Drop(func([]byte) bool { return true }) // our half gets lost, however often it is sent
 		})
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		time.Sleep(2 * time.Second)
 		s.live().Renegotiate()
 		time.Sleep(3 * time.Minute)
@@ -363,11 +337,8 @@ func TestNextRenegotiationAcknowledgesTheOneBefore(t *testing.T) {
 			inBubble(t, func(t *testing.T, ctx context.Context) {
 				s := newSetup(t)
 				p.Apply(&s.client)
-				c := s.dial()
+				c := s.connect(ctx)
 				defer s.done(c)
-				if err := c.Connect(ctx); err != nil {
-					t.Fatal(err)
-				}
 				time.Sleep(2 * time.Second)
 				// Once our half is on its way, nothing comes back under that key.
 				s.up.Drop(func(pkt []byte) bool {

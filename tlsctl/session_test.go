@@ -140,6 +140,17 @@ func (s *setup) dial() *ctltest.Client {
 	return c
 }
 
+// connect is dial, for a client that is in.
+func (s *setup) connect(ctx context.Context) *ctltest.Client {
+	s.t.Helper()
+	c := s.dial()
+	if err := c.Connect(ctx); err != nil {
+		s.done(c)
+		s.t.Fatal(err)
+	}
+	return c
+}
+
 // done ends client and server.
 func (s *setup) done(c *ctltest.Client) {
 	c.Close()

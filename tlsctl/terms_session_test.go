@@ -147,11 +147,8 @@ func TestReload(t *testing.T) {
 					seen.Store(&cs.PeerCertificates[0].Subject.CommonName)
 					return nil
 				}
-				c := s.dial()
+				c := s.connect(ctx)
 				defer s.done(c)
-				if err := c.Connect(ctx); err != nil {
-					t.Fatal(err)
-				}
 				if got := *seen.Load(); got != "server" {
 					t.Errorf("client saw %q", got)
 				}

@@ -39,11 +39,8 @@ func TestToken(t *testing.T) {
 			}
 			return &g, nil
 		})
-		c := s.dial()
+		c := s.connect(ctx)
 		defer s.done(c)
-		if err := c.Connect(ctx); err != nil {
-			t.Fatal(err)
-		}
 		want := "peer-id 7,auth-token SESS_ID_AT_0,auth-token-user YWxpY2U=,cipher AES-256-GCM"
 		if got := strings.Join(c.Options(), ","); !strings.Contains(got, want) {
 			t.Errorf("options %q, want %q", got, want)
@@ -142,11 +139,8 @@ func TestToldDuringRenegotiation(t *testing.T) {
 							return nil, ctx.Err()
 						}
 					})
-					c := s.dial()
+					c := s.connect(ctx)
 					defer s.done(c)
-					if err := c.Connect(ctx); err != nil {
-						t.Fatal(err)
-					}
 					time.Sleep(3 * time.Second)
 					tell := func() {
 						if err := s.live().RenewToken("SESS_ID_AT_7"); err != nil {
