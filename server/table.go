@@ -169,12 +169,15 @@ func (t *table) publish(c *client, m *member, iroutes []netip.Prefix) (displaced
 	return displaced, true
 }
 
-// named enters c under its name and returns those who must make room. The caller holds mu.
+// named enters c under its name and returns those who must make room. The caller holds mu. Where a name may have any number
+// of sessions it costs the same however many there are: lanes wait for mu with their control packets.
 func (t *table) named(c *client, m *member, gone []*client) (displaced []*client) {
-	list := slices.DeleteFunc(slices.Clone(t.byName[m.name]), func(o *client) bool { return o.gone.Load() || slices.Contains(gone, o) })
-	slices.SortStableFunc(list, func(a, b *client) int { return cmp.Compare(a.rx.last.Load(), b.rx.last.Load()) })
-	if n := len(list) + 1 - m.sessions; m.sessions > 0 && n > 0 {
-		displaced = list[:n]
+	if m.sessions > 0 {
+		list := slices.DeleteFunc(slices.Clone(t.byName[m.name]), func(o *client) bool { return o.gone.Load() || slices.Contains(gone, o) })
+		slices.SortStableFunc(list, func(a, b *client) int { return cmp.Compare(a.rx.last.Load(), b.rx.last.Load()) })
+		if n := len(list) + 1 - m.sessions; n > 0 {
+			displaced = list[:n]
+		}
 	}
 	t.byName[m.name] = append(t.byName[m.name], c)
 	return displaced
