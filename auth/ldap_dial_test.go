@@ -12,7 +12,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 )
 
-// S055: no password goes to a server whose certificate is not verified.
+// S055, F20: no password goes to a server whose certificate is not verified.
 func TestCertificateVerified(t *testing.T) {
 	ca := newCA(t)
 	for _, c := range []struct {

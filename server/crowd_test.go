@@ -10,7 +10,7 @@ import (
 )
 
 // While memory is short or handshakes queue, strangers are not answered, over neither transport; who is inside notices
-// nothing, and whoever waited gets in by asking again (S011, S117).
+// nothing, and whoever waited gets in by asking again (S011, S117, F29, F30).
 func TestCrowded(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.start()

@@ -261,7 +261,7 @@ func TestSessionLimits(t *testing.T) {
 	}
 }
 
-// A session ends when its certificate does (S070), and says why.
+// A session ends when its certificate does (S070, F26), and says why.
 func TestCertificateExpires(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.start()
@@ -282,7 +282,7 @@ func TestCertificateExpires(t *testing.T) {
 	})
 }
 
-// The end of the server's own certificate is announced 30, 7 and 1 days ahead; a reload with another ends that (S070).
+// The end of the server's own certificate is announced 30, 7 and 1 days ahead; a reload with another ends that (S070, F25).
 func TestOwnCertificateEnds(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.ownCertificate(40 * 24 * time.Hour)
@@ -312,7 +312,7 @@ func TestOwnCertificateEnds(t *testing.T) {
 }
 
 // A certificate that appears in the revocation list ends its session, and nobody else's; a list that is damaged, older,
-// or gone changes nothing but the log; one that is out of date lets nobody in and ends nobody (S068).
+// or gone changes nothing but the log; one that is out of date lets nobody in and ends nobody (S068, F23, F24).
 func TestRevocationWhileConnected(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		file := filepath.Join(t.TempDir(), "crl.pem")

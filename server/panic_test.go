@@ -22,7 +22,7 @@ func (w *world) survived(t *testing.T, want uint64) {
 	}
 }
 
-// A packet that makes the server panic costs its sender the session, and nobody else anything (S019): on the way in, on
+// A packet that makes the server panic costs its sender the session, and nobody else anything (S019, F04): on the way in, on
 // the way out, between clients, over a stream.
 func TestPanicEndsOneClient(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {

@@ -278,7 +278,7 @@ func (a *testAuthority) revocationList(t testing.TB, next time.Time, serials ...
 	return der
 }
 
-// Revocation goes by issuer and serial number (S067), and lists that cannot be trusted are none (S068).
+// Revocation goes by issuer and serial number (S067), and lists that cannot be trusted are none (S068, F23).
 func TestCRL(t *testing.T) {
 	ca, other := newTestAuthority(t), newTestAuthorityNamed(t, "Other", nil)
 	twin := newTestAuthorityNamed(t, "CA", nil) // the same name, another key

@@ -133,6 +133,7 @@ func strangers(t testing.TB, m gateMode) map[string][]byte {
 	return p
 }
 
+// Every packet of strangers is met with silence, and without allocating (S005).
 func TestGateIsSilentWithoutAllocating(t *testing.T) {
 	forEachMode(t, func(t *testing.T, m gateMode) {
 		g := newTestGate(t, m.wrap)

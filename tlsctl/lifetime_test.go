@@ -218,7 +218,7 @@ func TestSilentClient(t *testing.T) {
 	})
 }
 
-// A panic in what a session calls ends that session, is counted, and is no other's business (S019).
+// A panic in what a session calls ends that session, is counted, and is no other's business (S019, F04).
 func TestPanicEndsOneSession(t *testing.T) {
 	for name, owner := range map[string]*ctltest.Owner{
 		"in Admit": {OnAdmit: func(context.Context, *tlsctl.Hello) (*tlsctl.Grant, error) { panic("boom") }},

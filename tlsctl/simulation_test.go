@@ -21,7 +21,7 @@ import (
 // each negotiation makes one key, the same at both ends; nothing is said and no key is made before its login was agreed
 // to; and what was begun ends (the bubble fails if a goroutine outlives it).
 //
-// Both ends give up when they should, and then the client begins again, as clients do. So all come through.
+// Both ends give up when they should, and then the client begins again, as clients do. So all come through (S119).
 func TestSimulation(t *testing.T) {
 	seeds := 10000
 	switch {

@@ -118,7 +118,7 @@ func TestE2EClientKilled(t *testing.T) {
 }
 
 // A server that ends tells its clients; one that is killed and started again gets them back by themselves with the
-// same addresses (F01, F02, S113).
+// same addresses (F01, F02, S113, S115).
 func TestE2EServerRestarts(t *testing.T) {
 	t.Parallel()
 	f := newField(t, "alice", "bob")

@@ -26,7 +26,7 @@ func bad(loss float64) lab.Impairment {
 	return lab.Impairment{Loss: loss, Duplicate: 0.05, Reorder: 0.1, Delay: 15 * time.Millisecond}
 }
 
-// Where three packets in ten are lost each way, stock clients get in. An attempt may run out of time, since a packet that is
+// Where three packets in ten are lost each way, stock clients get in (F38). An attempt may run out of time, since a packet that is
 // lost four times comes half a minute late; then the next one succeeds.
 func TestE2EHandshakesOnBadNetwork(t *testing.T) {
 	t.Parallel()

@@ -11,7 +11,7 @@ import (
 )
 
 // A client behind a router with a narrow link: the router tells the server's kernel, the kernel the server, and the server
-// who sends too much. A download that was under way before goes on, also where nothing may be fragmented.
+// who sends too much. A download that was under way before goes on, also where nothing may be fragmented (F39).
 func TestE2ENarrowPath(t *testing.T) {
 	for _, disc := range []string{"maybe", "yes"} {
 		t.Run("mtu-disc "+disc, func(t *testing.T) {

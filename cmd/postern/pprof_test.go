@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Profiles are served on a socket for its owner alone, which is gone afterwards, and nowhere else.
+// Profiles are served on a socket for its owner alone, which is gone afterwards, and nowhere else (S101).
 func TestPprof(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pprof.sock")
 	close, err := openPprof("unix:" + path)
