@@ -19,9 +19,9 @@ import (
 // The end-to-end tests (TestE2E...) run bin/postern as a process in a lab of network namespaces, and the stock
 // openvpn client against it. They need root; -short leaves them out.
 //
-// Those that mostly wait are parallel, each in networks of its own, and so are the soaks, which may take a while. Those that
-// want every packet, measure times, rates or memory, or keep the processors busy are not: they come first, and have the
-// machine to themselves.
+// Those that mostly wait are parallel, each in networks of its own. Those that want every packet, measure times, rates or
+// memory, or keep the processors busy are not: they come first, and have the machine to themselves. The soaks are parallel,
+// too, but make e2e runs them by themselves, after the others.
 
 // programs are built once for all tests.
 var programs struct {
