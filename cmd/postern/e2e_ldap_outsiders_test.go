@@ -22,7 +22,7 @@ func TestE2ELDAPOutsiders(t *testing.T) {
 	inCode, err := auth.AddTOTP(totp, "alice")
 	f.must(err)
 	// Nobody looks at those who are connected: it is the token that is to be refused.
-	srv := f.serve(append(ldap, "ldap-refresh 0", "auth-gen-token", "auth-totp-file "+totp, "auth-totp optional")...)
+	srv := f.serve(append(ldap, "ldap-refresh 0", "auth-gen-token", "auth-totp-file "+totp, "auth-totp-used "+filepath.Join(f.Dir, "used"), "auth-totp optional")...)
 	refused := func(n int) {
 		t.Helper()
 		f.must(srv.Expect("in no required group", n, 20*time.Second))
