@@ -119,6 +119,8 @@ type pair struct {
 	a, b   *namespace
 	damage int // one packet in so many has a bit flipped
 
+	queuesA, queuesB []tun.Queue
+
 	mu    sync.Mutex
 	stats tun.CoalescerStats
 	super int // superpackets read
@@ -131,6 +133,7 @@ func newPair(t *testing.T, o tun.Options, damage int) *pair {
 	p := &pair{a: newNamespace(t, "a"), b: newNamespace(t, "b"), damage: damage}
 	da, qa := p.a.open(o, 2, "10.9.0.1/24", "fd99::1/64")
 	db, qb := p.b.open(o, 2, "10.9.0.2/24", "fd99::2/64")
+	p.queuesA, p.queuesB = qa, qb
 	var wg sync.WaitGroup
 	for i := range qa {
 		wg.Go(func() { p.move(t, qa[i], qb[i]) })
@@ -192,6 +195,7 @@ func (p *pair) move(t *testing.T, from, to tun.Queue) {
 		p.stats.Packets += s.Packets - before.Packets
 		p.stats.Writes += s.Writes - before.Writes
 		p.stats.Corrupt += s.Corrupt - before.Corrupt
+		p.stats.Dropped += s.Dropped - before.Dropped
 		p.mu.Unlock()
 	}
 }

@@ -278,13 +278,16 @@ func (d *offloadDevice) probe(fd int, o *Options) error {
 		if udp && o.NoUDP {
 			continue
 		}
-		if unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, features) == nil {
+		if setOffload(fd, features) == nil {
 			d.tcp, d.udp = true, udp
 			return nil
 		}
 	}
 	return errNoOffload
 }
+
+// setOffload asks for features, all of them or none.
+var setOffload = func(fd, features int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, features) }
 
 // remove deletes a device that could not be opened after it was made.
 func remove(name string) {

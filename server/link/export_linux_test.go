@@ -36,3 +36,26 @@ func SocketOptionsOf(t *testing.T, u *UDP) (list []Option) {
 	}
 	return list
 }
+
+// WithoutGRO takes from the socket of u what merges datagrams as they come in.
+func WithoutGRO(t *testing.T, u *UDP) {
+	err := control(u.conn, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// WithoutSegmentation makes u one that has found no UDP_SEGMENT when it asked for it.
+func WithoutSegmentation(u *UDP) {
+	s := &u.moves.(*batch).sender
+	s.mu.Lock()
+	s.gso = false
+	s.mu.Unlock()
+}
+
+// WithoutSelector has the kernel refuse programs that select a socket, until the test ends.
+func WithoutSelector(t *testing.T) {
+	attach := attachSelector
+	t.Cleanup(func() { attachSelector = attach })
+	attachSelector = func(int, []unix.SockFilter) error { return unix.ENOPROTOOPT }
+}

@@ -238,12 +238,21 @@ func (s *sender) sendmmsg(fd uintptr) bool {
 		if errno == unix.EINTR {
 			continue
 		}
-		s.sent, s.errno = int(n), errno
-		if errno != 0 {
-			s.sent = 0
-		}
-		return errno != unix.EAGAIN || !s.wait
+		s.answered(int(n), errno)
+		return s.errno != unix.EAGAIN || !s.wait
 	}
+}
+
+// answered notes what sendmmsg said. That it took nothing for no reason, or more than there was, no kernel says; what only
+// plays one shall not keep us here for ever.
+func (s *sender) answered(taken int, errno unix.Errno) {
+	switch {
+	case errno != 0:
+		taken = 0
+	case taken <= 0 || taken > s.count:
+		taken, errno = 0, unix.EAGAIN
+	}
+	s.sent, s.errno = taken, errno
 }
 
 func (s *sender) left(packets, bytes int) {

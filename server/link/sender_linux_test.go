@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -61,6 +62,160 @@ func TestSenderWithoutOffload(t *testing.T) {
 	}
 	if s.iovs[0].Base != nil || s.oneIov.Base != nil || s.messages[0].bytes != nil {
 		t.Error("Send kept a reference to the caller's bytes")
+	}
+}
+
+// Whatever sendmmsg answers, each packet is handed over once and in order, or dropped and counted: fewer taken than given,
+// an error for a message in the middle, nothing at all, more than there was.
+func TestSenderOddAnswers(t *testing.T) {
+	type answer struct {
+		takes int // messages; what is more than there are is said all the same
+		errno unix.Errno
+	}
+	all := answer{takes: 1000}
+	tests := []struct {
+		name    string
+		answers []answer // the last one over and over
+		lost    []int    // of packets 0 to 19
+		sends   int
+	}{
+		{"all", []answer{{20, 0}}, nil, 1},
+		{"one at a time", []answer{{1, 0}}, nil, 20},
+		{"some, and some more", []answer{{3, 0}, {16, 0}, {1, 0}}, nil, 3},
+		{"an error first", []answer{{0, unix.EHOSTUNREACH}, {19, 0}}, []int{0}, 1},
+		{"an error in the middle", []answer{{7, 0}, {0, unix.EPERM}, {12, 0}}, []int{7}, 2},
+		{"an error at the end", []answer{{19, 0}, {0, unix.ENETDOWN}}, []int{19}, 1},
+		{"two errors", []answer{{5, 0}, {0, unix.EPERM}, {0, unix.EPERM}, {13, 0}}, []int{5, 6}, 2},
+		{"no room any more", []answer{{17, 0}, {0, unix.EAGAIN}}, []int{17, 18, 19}, 1},
+		{"nothing, without a reason", []answer{{15, 0}, {0, 0}}, []int{15, 16, 17, 18, 19}, 1},
+		{"more than there was", []answer{all}, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19}, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			socks, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), UDPOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			u := socks[0]
+			defer u.Close()
+			s := &u.moves.(*batch).sender
+			s.clogged = true // waiting is for another test
+			var got []byte
+			calls := 0
+			s.call = func(uintptr) bool {
+				a := tt.answers[min(calls, len(tt.answers)-1)]
+				calls++
+				if calls > 100 {
+					t.Error("asks and asks")
+					return true
+				}
+				for _, h := range unsafe.Slice(s.first, min(a.takes, s.count)) {
+					if a.takes <= s.count {
+						got = append(got, *h.Iov.Base)
+					}
+				}
+				s.answered(a.takes, a.errno)
+				return true
+			}
+			var trains []Train
+			var want []byte
+			for i := range byte(20) {
+				trains = append(trains, Train{Addr: netip.MustParseAddrPort("127.0.0.1:9"), Bytes: []byte{i}, Size: 1})
+				if !slices.Contains(tt.lost, int(i)) {
+					want = append(want, i)
+				}
+			}
+			if err := u.Send(trains); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("sent %v, want %v", got, want)
+			}
+			st := u.Stats()
+			if st.PacketsOut != uint64(len(want)) || st.Dropped != uint64(len(tt.lost)) || st.Sends != uint64(tt.sends) {
+				t.Errorf("%d packets sent, %d dropped, in %d system calls; want %d, %d, %d", st.PacketsOut, st.Dropped, st.Sends,
+					len(want), len(tt.lost), tt.sends)
+			}
+		})
+	}
+}
+
+// Whatever recvmmsg leaves behind, Receive returns the packets that are whole, each with a size that fits it: a train cut
+// short or without a byte is dropped and counted, control messages that make no sense are not believed.
+func TestReceiverOddAnswers(t *testing.T) {
+	socks, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), UDPOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := socks[0]
+	defer u.Close()
+	r := &u.moves.(*batch).receiver
+	from := netip.MustParseAddrPort("192.0.2.7:1194")
+	type datagram struct {
+		n     int
+		flags int32
+		gro   int32 // segment size; 0: no control message
+		short bool  // the control message ends before its value
+		size  int   // of the train, 0: none is to come of it
+	}
+	rounds := [][]datagram{
+		{{n: 0}, {n: 100, flags: unix.MSG_TRUNC}}, // nothing for anybody: it goes on receiving
+		{{n: 1400, size: 1400}, {n: 3000, gro: 1000, size: 1000}, {n: 2500, gro: 1000, size: 1000}},
+		{{n: 700, gro: 1400, size: 700}, {n: 700, gro: 700, size: 700}, {n: 700, gro: -5, size: 700}, {n: 700, gro: 200, short: true, size: 700}},
+		{{n: 5, size: 5}, {n: 0}, {n: 9, gro: 4, size: 4}},
+	}
+	interrupted := false
+	var round []datagram
+	r.call = func(uintptr) bool {
+		if !interrupted {
+			interrupted = true
+			r.errno = unix.ECONNREFUSED // an ICMP error of somebody's
+			return true
+		}
+		interrupted = false
+		round, rounds = rounds[0], rounds[1:]
+		r.errno, r.used = 0, len(round)
+		for i, d := range round {
+			h := &r.headers[i]
+			h.n, h.Flags = uint32(d.n), d.flags
+			put(&r.names[i], from, unix.AF_INET)
+			h.SetControllen(0)
+			if d.gro != 0 {
+				c := (*unix.Cmsghdr)(unsafe.Pointer(&r.controls[i]))
+				c.Level, c.Type = unix.IPPROTO_UDP, unix.UDP_GRO
+				c.SetLen(unix.CmsgLen(4))
+				*(*int32)(unsafe.Add(unsafe.Pointer(c), unix.CmsgLen(0))) = d.gro
+				h.SetControllen(unix.CmsgSpace(4))
+				if d.short {
+					h.SetControllen(unix.CmsgLen(2))
+				}
+			}
+		}
+		return true
+	}
+	for len(rounds) > 0 {
+		trains, err := u.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range round {
+			if d.size == 0 {
+				continue
+			}
+			if len(trains) == 0 {
+				t.Fatalf("no train for %+v", d)
+			}
+			if tr := trains[0]; tr.Addr != from || len(tr.Bytes) != d.n || tr.Size != d.size || cap(tr.Bytes) < d.n+Slack {
+				t.Errorf("%+v became a train of %d bytes by %d, from %v", d, len(tr.Bytes), tr.Size, tr.Addr)
+			}
+			trains = trains[1:]
+		}
+		if len(trains) != 0 {
+			t.Errorf("%d trains too many", len(trains))
+		}
+	}
+	if st := u.Stats(); st.Truncated != 1 || st.Empty != 2 || st.ReceiveErrors[unix.ECONNREFUSED] != 4 {
+		t.Errorf("counters: %+v", st)
 	}
 }
 

@@ -34,7 +34,7 @@ func ListenUDP(addr netip.AddrPort, o UDPOptions) ([]*UDP, error) {
 	}
 	if lanes > 1 {
 		// Without it the kernel goes by addresses alone: a session may change lanes, and still works.
-		_ = control(socks[0].conn, func(fd int) error { return steer(fd, lanes) })
+		_ = control(socks[0].conn, func(fd int) error { return attachSelector(fd, selector(lanes)) })
 	}
 	return socks, nil
 }
@@ -129,10 +129,10 @@ func overrun(conn *net.UDPConn) (n uint64) {
 	return n
 }
 
-// steer tells the sockets that share the port of fd which of them takes a datagram.
-func steer(fd, lanes int) error {
+// selector is the program by which sockets that share a port tell which of them takes a datagram.
+func selector(lanes int) []unix.SockFilter {
 	const opDataV2 = 9 // opcode in the upper five bits, then three bytes of peer id
-	program := []unix.SockFilter{
+	return []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 0},
 		{Code: unix.BPF_ALU | unix.BPF_RSH | unix.BPF_K, K: 3},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: opDataV2, Jf: 4},
@@ -142,6 +142,10 @@ func steer(fd, lanes int) error {
 		{Code: unix.BPF_RET | unix.BPF_A},
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff}, // no such socket: the kernel goes by addresses
 	}
+}
+
+// attachSelector gives a program to the sockets that share the port of fd.
+var attachSelector = func(fd int, program []unix.SockFilter) error {
 	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
 		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 }
