@@ -151,11 +151,14 @@ func certificateName(live *live, h *tlsctl.Hello) (string, error) {
 // errDisabled: the client's file says disable.
 var errDisabled = errors.New("is disabled")
 
+// noSettings is what a client without a file has. As all settings it never changes.
+var noSettings = new(config.Client)
+
 // settings reads the client's file, if the configuration has a directory of them.
 func (c *client) settings(live *live, name string) (*config.Client, error) {
 	dir := live.cfg.ClientConfigDir
 	if dir == "" {
-		return &config.Client{}, nil
+		return noSettings, nil
 	}
 	settings, err := config.LoadClient(dir, name, live.cfg.CCDExclusive)
 	switch {
@@ -164,7 +167,7 @@ func (c *client) settings(live *live, name string) (*config.Client, error) {
 	case err != nil:
 		return nil, comeAgain("server trouble, try again later", fmt.Errorf("client file: %w", err))
 	case settings == nil:
-		return &config.Client{}, nil
+		return noSettings, nil
 	case settings.Disable:
 		return nil, &tlsctl.Denial{Err: fmt.Errorf("%q %w by %s", name, errDisabled, settings.Path)}
 	}

@@ -24,6 +24,7 @@ const (
 	maxEachName    = 16   // of one name, so that one user's failures do not push out the others'
 	maxGreeted     = 512  // addresses that first packets came from
 	maxSteps       = 32   // of one attempt; of more, those in the middle go
+	usualSteps     = 6    // of an attempt that nothing comes between
 	maxStepText    = 256  // bytes of what a peer may have had a say in (S102)
 	attemptsAtOnce = 64   // in one answer
 )
@@ -104,7 +105,7 @@ func (a *attempts) greet(from netip.Addr, answered bool, now time.Time) {
 // begin notes a session whose address is proved.
 func (a *attempts) begin(c *client, now time.Time) *Attempt {
 	from := c.path.Load().addr
-	t := &Attempt{Session: c.session.Name(), From: from, Stream: c.stream, Began: now}
+	t := &Attempt{Session: c.session.Name(), From: from, Stream: c.stream, Began: now, Steps: make([]AttemptStep, 0, usualSteps)}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if i, known := a.place[from.Addr()]; known && !c.stream && now.Sub(a.greeted[i].Last) < time.Minute {

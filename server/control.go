@@ -139,7 +139,7 @@ func (s *Server) open(ctx context.Context, g *tlsctl.Gate, o *tlsctl.Opening, p 
 	}
 	c.path.Store(p)
 	c.session = tlsctl.New(s.ctl.Load(), c, o)
-	c.log = s.log.With().Str("session", c.session.Name()).Stringer("addr", p.addr).Logger()
+	c.log = s.log.Hook(origin{c.session.Name(), p.addr})
 	c.attempt = s.attempts.begin(c, c.opened)
 	evicted, ok := s.half.enter(c)
 	if evicted != nil {

@@ -31,11 +31,18 @@ type asked struct {
 
 var errEnded = errors.New("the session has ended")
 
+// streamWindow is how far behind the newest a packet on a stream may be, where none is late but by its sender's doing.
+const streamWindow = 64
+
 // Install implements tlsctl.Owner: a new data key. The first one makes the client a member: the lanes find it from
 // here on, and an older session of the same name ends (S050: only now, when the newcomer is authorised).
 func (c *client) Install(k tlsctl.KeyMaterial) error {
 	live := c.srv.live.Load()
-	key, err := format(k, live.replayWindow()).NewKey(k.ToClient, k.FromClient)
+	window := live.replayWindow()
+	if c.stream {
+		window = streamWindow
+	}
+	key, err := format(k, window).NewKey(k.ToClient, k.FromClient)
 	if err != nil {
 		return fmt.Errorf("data key %d: %w", k.ID, err)
 	}

@@ -13,6 +13,7 @@ import (
 func (s *Session) decided(now time.Time, n *negotiation, err error) {
 	if n.cancel != nil {
 		n.cancel(nil)
+		n.cancel = nil // it holds its context
 	}
 	n.over = true
 	if n == s.next {

@@ -171,10 +171,17 @@ func (n *negotiation) alerted(err error) bool {
 	return errors.As(err, &failed) && !n.conn.idle()
 }
 
+// exchangeBuffers are for readExchange: as large as the largest there may be, and in use for one call.
+var exchangeBuffers = sync.Pool{New: func() any { return new([maxExchangeSize]byte) }}
+
 // readExchange reads the client's key exchange, which is one record.
 func (n *negotiation) readExchange() error {
-	b := make([]byte, maxExchangeSize)
-	defer clear(b) // the password is in it
+	buffer := exchangeBuffers.Get().(*[maxExchangeSize]byte)
+	b := buffer[:]
+	defer func() {
+		clear(b) // the password is in it
+		exchangeBuffers.Put(buffer)
+	}()
 	size, err := n.tls.Read(b)
 	if err != nil {
 		return fmt.Errorf("read key exchange: %w", tlsFailure(err))

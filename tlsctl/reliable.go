@@ -39,11 +39,12 @@ type reliable struct {
 
 	// receiving
 	nextIn  PacketID
-	held    [receiveWindow]heldMessage // by id modulo the window
-	pending []PacketID                 // to be acknowledged, in order of arrival
-	recent  []PacketID                 // acknowledged lately, newest first, at most MaxAcks
-	acks    [MaxAcks]PacketID          // lent by takeAcks
-	out     []outgoing                 // lent by due
+	held    []heldMessage     // by id modulo the window; nil while there is nothing to come
+	waiting int               // of them are full
+	pending []PacketID        // to be acknowledged, in order of arrival
+	recent  []PacketID        // acknowledged lately, newest first, at most MaxAcks
+	acks    [MaxAcks]PacketID // lent by takeAcks
+	out     []outgoing        // lent by due
 }
 
 // A message is one packet of ours until it is acknowledged.
@@ -183,11 +184,15 @@ func (r *reliable) receive(id PacketID, op Opcode, payload []byte) verdict {
 		return outside
 	}
 	r.acknowledge(id)
+	if r.held == nil {
+		r.held = make([]heldMessage, receiveWindow)
+	}
 	h := &r.held[id%receiveWindow]
 	if h.full {
 		return duplicate
 	}
 	*h = heldMessage{full: true, op: op}
+	r.waiting++
 	if !op.isReset() {
 		h.payload = slices.Clone(payload)
 	}
@@ -197,18 +202,21 @@ func (r *reliable) receive(id PacketID, op Opcode, payload []byte) verdict {
 // next hands out the payload that is next in order, if it is there. Resets have none to hand out. The bytes are
 // the caller's.
 func (r *reliable) next() (payload []byte, ok bool) {
-	for {
+	for r.waiting > 0 {
 		h := &r.held[r.nextIn%receiveWindow]
 		if !h.full {
 			return nil, false
 		}
 		got := *h
 		*h = heldMessage{}
+		r.waiting--
 		r.nextIn++
 		if !got.op.isReset() {
 			return got.payload, true
 		}
 	}
+	r.held = nil
+	return nil, false
 }
 
 // acknowledge notes id, unless the owner has let so many pile up that only a flood of old messages explains it.

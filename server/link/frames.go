@@ -14,10 +14,10 @@ const (
 	frameHead = 2
 	maxPacket = 1<<16 - 1
 
-	smallBuf = 1 << 10   // what an idle stream holds
+	smallBuf = 256       // what an idle stream holds: a few pings
 	bulkBuf  = 64 << 10  // what a busy one reads at a time
 	hugeBuf  = 128 << 10 // only for frames that bulkBuf cannot hold
-	calm     = 16        // reads in a row that a quarter of the buffer would have done for, until it is halved
+	calm     = 4         // reads in a row that an eighth of the buffer would have done for, until it shrinks to what they took
 )
 
 // frames cuts what is read from a stream into packets. Its buffer grows while reads fill it and shrinks again.
@@ -25,6 +25,7 @@ type frames struct {
 	buf   []byte // Slack more in its capacity
 	r, w  int    // buf[r:w] is read but not yet cut
 	quiet int    // reads in a row that were small
+	most  int    // the most that was at hand after one of those
 	full  bool   // the last read left no room
 }
 
@@ -35,7 +36,10 @@ func (f *frames) space() []byte {
 	case f.full:
 		size = max(size, min(2*size, bulkBuf))
 	case f.quiet >= calm && size > smallBuf:
-		size, f.quiet = size/2, 0
+		for size = smallBuf; size <= f.most; {
+			size *= 2
+		}
+		f.quiet, f.most = 0, 0
 	}
 	if need := f.need(); need > bulkBuf {
 		size = hugeBuf
@@ -67,10 +71,11 @@ func (f *frames) need() int {
 func (f *frames) filled(n int) {
 	f.w += n
 	f.full = f.w == len(f.buf)
-	if f.w > len(f.buf)/4 {
-		f.quiet = 0
+	if f.w > len(f.buf)/8 {
+		f.quiet, f.most = 0, 0
 	} else {
 		f.quiet++
+		f.most = max(f.most, f.w)
 	}
 }
 

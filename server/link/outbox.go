@@ -17,7 +17,7 @@ const (
 	// lastWords is how long Close lets a client take what is queued, such as the reason for the farewell.
 	lastWords = time.Second
 	// writerIdle is how long a writer without work stays, with its two buffers, before an idle stream saves them.
-	writerIdle = time.Second
+	writerIdle = 200 * time.Millisecond
 )
 
 var errControlFull = errors.New("control packets are piling up: the client takes none")

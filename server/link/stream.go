@@ -29,7 +29,7 @@ const (
 type Stream struct {
 	conn net.Conn
 	addr netip.AddrPort // Introduce changes it, before the stream is anybody else's
-	o    TCPOptions
+	o    *TCPOptions    // of all streams of a listener
 
 	balanced bool // a PROXY header is still to come
 
@@ -55,7 +55,12 @@ type StreamStats struct {
 
 // NewStream makes a stream of conn. The time for the first packet begins to run.
 func NewStream(conn net.Conn, o TCPOptions) *Stream {
-	s := &Stream{conn: conn, addr: addrPort(conn.RemoteAddr()), o: o.withDefaults()}
+	o = o.withDefaults()
+	return newStream(conn, &o)
+}
+
+func newStream(conn net.Conn, o *TCPOptions) *Stream {
+	s := &Stream{conn: conn, addr: addrPort(conn.RemoteAddr()), o: o}
 	s.balanced = slices.ContainsFunc(o.Balancers, func(p netip.Prefix) bool { return p.Contains(s.addr.Addr().WithZone("")) })
 	s.limit.Store(strangerLimit)
 	if tcp, ok := conn.(*net.TCPConn); ok {

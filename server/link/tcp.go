@@ -79,7 +79,7 @@ func listenOn(ln net.Listener, addr netip.AddrPort, o TCPOptions) (*Listener, er
 }
 
 func newListener(ln net.Listener, o TCPOptions) *Listener {
-	return &Listener{ln: ln, o: o, closed: make(chan struct{})}
+	return &Listener{ln: ln, o: o.withDefaults(), closed: make(chan struct{})}
 }
 
 // Accept waits for a client. An accepted stream holds neither a goroutine nor a buffer until it is used. When the
@@ -89,7 +89,7 @@ func (l *Listener) Accept() (*Stream, error) {
 	for failures := 0; ; failures++ {
 		conn, err := l.ln.Accept()
 		if err == nil {
-			return NewStream(conn, l.o), nil
+			return newStream(conn, &l.o), nil
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return nil, net.ErrClosed
