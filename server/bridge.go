@@ -74,7 +74,8 @@ func clampFrame(b []byte, m *member) {
 type bridge struct {
 	max int // addresses of one client
 
-	mu       sync.RWMutex // everything below
+	changes  atomic.Uint64 // how often byMAC was changed; moved under mu
+	mu       sync.RWMutex  // everything below
 	byMAC    map[mac]*station
 	byClient map[*client]map[mac]*station
 	own      mac // the device's, which is nobody else's
@@ -82,7 +83,7 @@ type bridge struct {
 
 // A station is a hardware address behind a client.
 type station struct {
-	at   *client
+	at   *client      // immutable: an address that moves is another station
 	last atomic.Int64 // Server.clock when it was heard last
 }
 
@@ -91,10 +92,8 @@ func newBridge(max int) *bridge {
 }
 
 // find returns the client that a is behind, or nil.
-func (b *bridge) find(a mac) *client {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	if s := b.byMAC[a]; s != nil {
+func (b *bridge) find(r *recent, a mac) *client {
+	if s := r.station(b, a); s != nil {
 		return s.at
 	}
 	return nil
@@ -102,25 +101,29 @@ func (b *bridge) find(a mac) *client {
 
 // learn remembers that a is behind c: an address is where it was heard last. A client that has too many loses the one
 // that was silent for longest. It reports whether a can be an address at all.
-func (b *bridge) learn(a mac, c *client, now int64) bool {
+func (b *bridge) learn(r *recent, a mac, c *client, now int64) bool {
 	if a.group() || a == (mac{}) {
 		return false
 	}
-	b.mu.RLock()
-	s, own := b.byMAC[a], b.own
-	known := s != nil && s.at == c
-	if known {
-		s.last.Store(now)
+	s := r.station(b, a)
+	if s != nil && s.at == c {
+		if s.last.Load() != now { // a store for every frame would take the line from the other lanes
+			s.last.Store(now)
+		}
+		return true
 	}
+	b.mu.RLock()
+	own := b.own
 	b.mu.RUnlock()
-	if known || a == own {
-		return known
+	if a == own {
+		return false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c.gone.Load() {
 		return false // leave has been here, or will not come again
 	}
+	b.changes.Add(1)
 	if s := b.byMAC[a]; s != nil {
 		delete(b.byClient[s.at], a)
 	}
@@ -152,6 +155,7 @@ func (b *bridge) leave(c *client) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.changes.Add(1)
 	for a := range b.byClient[c] {
 		delete(b.byMAC, a)
 	}
@@ -165,6 +169,7 @@ func (b *bridge) age(now, limit int64) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.changes.Add(1)
 	for a, s := range b.byMAC {
 		if now-s.last.Load() >= limit {
 			delete(b.byMAC, a)
@@ -214,7 +219,7 @@ func (u *uplink) frame(r *run, b []byte, size int) {
 		srv.drops.add(dropInner)
 		return
 	}
-	if !srv.bridge.learn(f.src, r.c, srv.clock.Load()) {
+	if !srv.bridge.learn(&u.recent, f.src, r.c, srv.clock.Load()) {
 		srv.drops.add(dropSource)
 		return
 	}
@@ -223,7 +228,7 @@ func (u *uplink) frame(r *run, b []byte, size int) {
 	if srv.clientToClient {
 		if f.dst.group() {
 			u.forward = srv.copyFor(&u.clients, u.forward, r.m.zone, r.c, b)
-		} else if to := srv.bridge.find(f.dst); to != nil {
+		} else if to := srv.bridge.find(&u.recent, f.dst); to != nil {
 			if to != r.c {
 				u.forward = append(u.forward, forwarded{to, b})
 			}
@@ -256,7 +261,7 @@ func (d *downlink) readFrames() error {
 			}
 			if f.dst.group() {
 				d.copies = srv.copyFor(&d.clients, d.copies, d.zone.index, nil, b)
-			} else if to := srv.bridge.find(f.dst); to != nil {
+			} else if to := srv.bridge.find(&d.recent, f.dst); to != nil {
 				d.copies = append(d.copies, forwarded{to, b})
 			} else {
 				srv.drops.add(dropNoRoute)

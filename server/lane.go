@@ -59,6 +59,7 @@ type downlink struct {
 	queue   tun.Queue
 	clients []*client   // scratch
 	copies  []forwarded // of a packet for a group; scratch
+	recent  recent      // with a tap device
 }
 
 // read is the loop of the device's kind.
@@ -134,6 +135,7 @@ type uplink struct {
 	forward []forwarded // for other clients, sent when the batch is through
 	clients []*client   // scratch
 	write   [1][]byte   // with a tap device
+	recent  recent      // likewise
 }
 
 // forwarded is a packet for another client. It is lent until the batch ends.
