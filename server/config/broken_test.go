@@ -103,6 +103,7 @@ var broken = []struct {
 	{"server 10.9.0.0 255.255.255.0 nopool\nifconfig-pool 10.9.0.9 10.9.0.8", 2, "ifconfig-pool", "write the lower address first"},
 	{"ifconfig-push-constraint 10.9.0.1 255.255.255.0", 1, "ifconfig-push-constraint", "the network is 10.9.0.0"},
 	{"tun-mtu 67", 1, "tun-mtu", "not a number from 68 to 65535"},
+	{"tun-mtu 1279\nserver-ipv6 fd00::/64", 1, "tun-mtu", "no IPv6 on a device with an MTU below 1280"},
 	{"tun-mtu 1400\nlink-mtu 1500", 1, "tun-mtu", "remove link-mtu"},
 	{"mssfix 50", 1, "mssfix", "write 0 to switch it off"},
 	{"mssfix 1400 sometimes", 1, "mssfix", "neither mtu nor fixed"},

@@ -41,6 +41,7 @@ func (d *draft) checkRules() {
 	if d.has("tun-mtu") && (d.has("link-mtu") || d.has("udp-mtu")) {
 		d.refuse(d.last["tun-mtu"], "only one of tun-mtu and link-mtu may be given: remove link-mtu")
 	}
+	d.checkMTU()
 	if d.has("mtu-test") && d.overTCP() {
 		d.refuse(d.last["mtu-test"], "only makes sense over UDP: remove the line")
 	}
@@ -54,6 +55,18 @@ func (d *draft) checkRules() {
 	}
 	if c.ReplayWindow < 64 && d.has("replay-window") {
 		d.notice(d.last["replay-window"], "a window that small drops packets that were merely overtaken; the default is 2048")
+	}
+}
+
+// minMTU6 is the least MTU of a device on which Linux carries IPv6.
+const minMTU6 = 1280
+
+// checkMTU holds the device's MTU against IPv6.
+func (d *draft) checkMTU() {
+	c := d.cfg
+	six := c.Addr6.IsValid() || slices.ContainsFunc(c.Pools, func(p Pool) bool { return p.Addr6.IsValid() })
+	if six && c.MTU < minMTU6 && !c.NoIfconfig {
+		d.refuse(d.last["tun-mtu"], "Linux has no IPv6 on a device with an MTU below %d: write that, or leave IPv6 out (server-ipv6)", minMTU6)
 	}
 }
 
