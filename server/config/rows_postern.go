@@ -6,7 +6,7 @@ import (
 )
 
 var posternRows = []row{
-	use("auth-users-file", "FILE", "Local users, made with `postern user add`. With a directory too, it is asked only for names that are in the file. Refused when others can read it.", func(d *draft, l *directive) error {
+	use("auth-users-file", "FILE", "Local users, made with `postern user add`. With a directory too, it is asked only for names that are in the file. Hashes of other programs may be bcrypt or argon2id; one of several lanes (p=4) computes on as many processors at once. Refused when others can read it.", func(d *draft, l *directive) error {
 		d.cfg.Users = l.args[0] // found in readMaterial
 		return setMaterial(d, l)
 	}),
