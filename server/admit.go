@@ -213,6 +213,7 @@ func (s *Server) lease(g *granted, set *config.Client) error {
 			return comeAgain("address in use, try again later", err)
 		}
 		g.leases = append(g.leases, l)
+		s.handOn(l)
 	}
 	g.addr4, g.addr6 = set.IfconfigPush4, set.IfconfigPush6.Addr()
 	if leases == nil || g.addr4.IsValid() {
@@ -223,11 +224,23 @@ func (s *Server) lease(g *granted, set *config.Client) error {
 		return tryNext("no free address, try again later", err) // F42
 	}
 	g.leases = append(g.leases, l)
+	s.handOn(l)
 	g.addr4, g.peer4 = l.addr4, l.peer4
 	if !g.addr6.IsValid() {
 		g.addr6 = l.addr6
 	}
 	return nil
+}
+
+// handOn has the kernel forget the connections of an address that another name had before: whoever has it now gets nothing
+// that was sent to that one (S086).
+func (s *Server) handOn(l *lease) {
+	if l == nil || !l.handedOn || s.parts.Forget == nil {
+		return
+	}
+	if err := s.parts.Forget(l.addr4, l.addr6); err != nil {
+		s.alarmOnce("connections", err)
+	}
 }
 
 // revoke gives back what grant and enter took.

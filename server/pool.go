@@ -33,6 +33,7 @@ type pool struct {
 type poolEntry struct {
 	name     string // whose it is or was, if remembered
 	holder   string // whose it is now
+	last     string // whose it was last
 	leases   int    // of holder: its newest session and the older one that ends when that is let in have one each
 	released time.Time
 	used     bool // was leased or remembered once
@@ -44,6 +45,7 @@ type lease struct {
 	index        int
 	addr4, addr6 netip.Addr
 	peer4        netip.Addr // the server's end of addr4 in topology net30
+	handedOn     bool       // another name had it before
 }
 
 var errPoolEmpty = errors.New("no free address in the pool")
@@ -214,8 +216,8 @@ func (p *pool) hold(i int, name string) *lease {
 	if e.leases++; e.leases == 1 {
 		p.leased++
 	}
-	e.used, e.holder = true, name
-	l := &lease{index: i}
+	l := &lease{index: i, handedOn: e.last != "" && e.last != name}
+	e.used, e.holder, e.last = true, name, name
 	l.addr4, l.addr6 = p.at(i)
 	if p.step4 == 4 {
 		l.addr4, l.peer4 = plus(l.addr4, 2), plus(l.addr4, 1)
@@ -293,7 +295,7 @@ func (p *pool) remember(line string) bool {
 	}
 	if e := &p.entries[i]; e.name == "" && p.sticky && !e.excluded {
 		if _, twice := p.byName[f[0]]; !twice {
-			e.name, e.used = f[0], true
+			e.name, e.last, e.used = f[0], f[0], true
 			p.byName[f[0]] = i
 		}
 	}

@@ -36,6 +36,8 @@ type Parts struct {
 	// PathMTU asks the kernel for the largest packet that a client's path takes whole; nil: every path takes all.
 	PathMTU func(to netip.AddrPort, local link.Local) (int, error)
 	Filter  Filter // holds the policies' rules; nil: there are none
+	// Forget has the kernel forget the connections it tracks of addresses, invalid ones excepted; nil: it tracks none for us.
+	Forget func(addrs ...netip.Addr) error
 	// Management is told of states and clients; nil: nobody. Its owner is a ManagementOwner.
 	Management *management.Interface
 	// Audit is told of logins and of all that clients do; nil: nobody is.

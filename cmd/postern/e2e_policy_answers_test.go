@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,4 +99,31 @@ func (f *field) source(ctx context.Context) *net.TCPAddr {
 		}
 	}()
 	return l.Addr().(*net.TCPAddr)
+}
+
+// Whoever gets an address that another user had gets nothing that is still sent to that one (S086).
+func TestE2EAddressHandedOn(t *testing.T) {
+	f := newField(t, "alice", "bob")
+	srv := f.serveConf(f.policyConf("pool one", "network 10.84.0.0/29", "exclude 10.84.0.3-10.84.0.6", "dev tun-one", "route 172.29.7.0/24", "end",
+		"policy all", "match any", "pool one", "allow any", "end"))
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	alice := f.connect("alice")
+	f.must(alice.pour(ctx, 2e6, 7101))
+	f.must(lab.Until(20*time.Second, func() error {
+		if n, err := alice.received(); err != nil || n < 100_000 {
+			return fmt.Errorf("%.0f bytes have come: %v", n, err)
+		}
+		return nil
+	}))
+	alice.stop()
+	f.must(srv.Expect("client disconnected", 1, 10*time.Second))
+	bob := f.connect("bob")
+	if !strings.Contains(bob.Output(), "ifconfig 10.84.0.2 ") {
+		t.Fatal("bob has not alice's address")
+	}
+	bob.ping(lab.Lan4, 20, 56)
+	if n, err := bob.received(); err != nil || n > 20*84+5000 {
+		t.Errorf("bob received %.0f bytes, with 20 pings of his own: %v", n, err)
+	}
 }

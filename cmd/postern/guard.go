@@ -20,7 +20,7 @@ import (
 func (h *host) guard(cfg *config.Config, log zerolog.Logger) (server.Filter, error) {
 	pools := cfg.AllPools()
 	nat := slices.ContainsFunc(pools, func(p config.Pool) bool { return p.NAT })
-	if !nat && len(cfg.Policies) == 0 {
+	if !guarded(cfg) {
 		if err := firewall.RemoveStale(h.devices[0].Name()); err != nil {
 			log.Debug().Err(err).Msg("no nftables here: nothing to clear away")
 		}
@@ -52,6 +52,11 @@ func (h *host) guard(cfg *config.Config, log zerolog.Logger) (server.Filter, err
 		return nil, nil
 	}
 	return &filter{fw, h.devices}, nil
+}
+
+// guarded reports whether the configuration asks for rules in the packet filter.
+func guarded(cfg *config.Config) bool {
+	return len(cfg.Policies) > 0 || slices.ContainsFunc(cfg.AllPools(), func(p config.Pool) bool { return p.NAT })
 }
 
 // guardError says what cannot be had without a packet filter.

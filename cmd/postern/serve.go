@@ -214,6 +214,9 @@ func setUp(ctx context.Context, cfg *config.Config, desk *desk, who *logins, rec
 	if parts.Filter, err = h.guard(cfg, log); err != nil {
 		return h, err
 	}
+	if guarded(cfg) {
+		parts.Forget = new(hostnet.Flows).Forget
+	}
 	if err := h.listenNames(cfg, log); err != nil {
 		return h, err
 	}

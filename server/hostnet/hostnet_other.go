@@ -32,3 +32,9 @@ func Nice(int) error { return errNotLinux }
 
 // ThreadLimit knows of none on this system.
 func ThreadLimit(root bool) (limit int, known bool) { return 0, false }
+
+// Flows is the table of connections that the kernel tracks. There is none on this system.
+type Flows struct{}
+
+// Forget has nothing to forget.
+func (*Flows) Forget(...netip.Addr) error { return nil }
