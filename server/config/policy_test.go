@@ -171,6 +171,7 @@ func TestBrokenBlocks(t *testing.T) {
 		{"pool p\nnetwork fd00::/48\nend\n" + policy + "end", 2, "network", "between /64 and /124"},
 		{"pool p\nnetwork 10.10.0.0/24 10.11.0.0/24\nend\n" + policy + "end", 2, "network", "one of each family"},
 		{"pool p\nnetwork 10.9.0.128/25\nend\n" + policy + "end", 1, "pool", "overlaps 10.9.0.0/24 of pool default"},
+		{pool + "behind 10.66.0.0/24\nend\npool r\nnetwork 10.12.0.0/24\nbehind 10.66.0.0/24\nend\n" + policy + "end", 5, "pool", "behind clients of pool p already"},
 		{pool + "dev tun\nend\n" + policy + "end", 3, "dev", "stays the same"},
 		{pool + "dev a/b\nend\n" + policy + "end", 3, "dev", "at most 15 bytes"},
 		{"pool a-very-long-name\nnetwork 10.10.0.0/24\nend\npolicy q\nmatch any\nend", 1, "pool", "add a `dev` line"},
@@ -255,4 +256,20 @@ func FuzzRule(f *testing.F) {
 			t.Errorf("%q: bits behind the prefix", s)
 		}
 	})
+}
+
+// Scripts about the device know of one only: with several pools check says of which.
+func TestDeviceScriptsOfSeveralPools(t *testing.T) {
+	const script = "script-security 2\nup hook.sh\nclient-connect hook.sh\n"
+	_, r := mustLoad(t, script+pools)
+	if got := why(r, "up"); !strings.Contains(got, "for the device tun1 of pool staff") {
+		t.Errorf("of several pools: %s", got)
+	}
+	if got := why(r, "client-connect"); strings.Contains(got, "pool") {
+		t.Errorf("a script about clients: %s", got)
+	}
+	_, r = mustLoad(t, basic+script)
+	if got := why(r, "up"); strings.Contains(got, "pool") {
+		t.Errorf("of one pool: %s", got)
+	}
 }

@@ -457,8 +457,22 @@ func (d *draft) checkBlocks() {
 				}
 			}
 		}
+		for _, b := range all[:i] {
+			for _, x := range a.Routes {
+				if slices.ContainsFunc(b.Routes, func(y Route) bool { return x.Net.Masked() == y.Net.Masked() }) {
+					d.refuse(d.poolLine(a.Name), "%s is behind clients of pool %s already: the kernel can send it into one device only", x.Net.Masked(), b.Name)
+				}
+			}
+		}
 		if a.Name != DefaultPool && len(c.Policies) > 0 && !slices.ContainsFunc(c.Policies, func(p Policy) bool { return p.Pool == a.Name }) {
 			d.notice(d.poolLine(a.Name), "no policy leads into it")
+		}
+	}
+	if len(all) > 1 {
+		for _, name := range []string{"up", "down", "route-up", "route-pre-down"} {
+			if l := d.last[name]; l != nil && l.entry.Verdict == Used {
+				d.notice(l, "it runs once, for the device %s of pool %s, and knows no other", all[0].Dev, all[0].Name)
+			}
 		}
 	}
 	if len(c.Policies) == 0 {
