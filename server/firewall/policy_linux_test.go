@@ -432,24 +432,29 @@ func BenchmarkConnect(b *testing.B) {
 	}
 }
 
-// benchTable is a table with 5,000 clients of three policies.
-func benchTable(b *testing.B) *firewall.Firewall {
-	b.Helper()
-	newLab(b)
+// crowd is three policies and 5,000 clients of theirs.
+func crowd() (firewall.Rules, []firewall.Change) {
 	r := rules(policies(everything, everything))
 	r.Zones[0].Pools = []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/64")}
 	r.Policies = append(r.Policies, firewall.Policy{Name: "others"})
+	var all []firewall.Change
+	for i := range 5000 {
+		all = append(all, firewall.Change{Net: host(netip.AddrFrom4([4]byte{10, 77, byte(1 + i/250), byte(i % 250)})), To: r.Policies[i%3].Name})
+	}
+	return r, all
+}
+
+// benchTable is a table with a crowd.
+func benchTable(b *testing.B) *firewall.Firewall {
+	b.Helper()
+	newLab(b)
+	r, all := crowd()
 	var f *firewall.Firewall
 	within(b, server, func() (err error) {
 		f, err = firewall.Apply(r)
 		return err
 	})
 	b.Cleanup(func() { f.Remove() })
-	var all []firewall.Change
-	for i := range 5000 {
-		name := r.Policies[i%3].Name
-		all = append(all, firewall.Change{Net: host(netip.AddrFrom4([4]byte{10, 77, byte(1 + i/250), byte(i % 250)})), To: name})
-	}
 	if err := f.Replace(r, all...); err != nil {
 		b.Fatal(err)
 	}

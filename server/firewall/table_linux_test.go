@@ -31,6 +31,13 @@ func TestMain(m *testing.M) {
 		exitOn(applied())
 		fmt.Println("applied")
 		io.Copy(io.Discard, os.Stdin)
+	case "crowd":
+		r, members := crowd()
+		f, err := firewall.Apply(r)
+		exitOn(nil, err)
+		exitOn(nil, f.Replace(r, members...))
+		fmt.Println("applied")
+		io.Copy(io.Discard, os.Stdin)
 	case "drop":
 		f, err := applied()
 		exitOn(nil, err)
@@ -406,34 +413,42 @@ func TestTableIsOwned(t *testing.T) {
 	}
 }
 
-// A server that is killed takes its table along (F01).
+// A server that is killed takes its table along, however much is in it, and the next one puts as much there (F01).
 func TestCrashRemovesTable(t *testing.T) {
 	newLab(t)
-	cmd := child("hang")
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stdin.Close()
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Process.Kill()
-	said := make([]byte, len("applied"))
-	if _, err := io.ReadFull(stdout, said); err != nil || string(said) != "applied" {
-		t.Fatalf("the child said %q, %v", said, err)
-	}
-	if !strings.Contains(ruleset(t), table) {
-		t.Error("no table while the server runs")
-	}
-	cmd.Process.Kill()
-	cmd.Wait()
-	if got := ruleset(t); strings.Contains(got, table) {
-		t.Errorf("after the crash:\n%s", got)
+	for _, part := range []string{"hang", "crowd"} {
+		for range 2 {
+			cmd := child(part)
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stdin.Close()
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer cmd.Process.Kill()
+			said := make([]byte, len("applied"))
+			if _, err := io.ReadFull(stdout, said); err != nil || string(said) != "applied" {
+				t.Fatalf("%s: the child said %q, %v", part, said, err)
+			}
+			during := ruleset(t)
+			if !strings.Contains(during, table) {
+				t.Errorf("%s: no table while the server runs", part)
+			}
+			if n := strings.Count(during, "10.77."); part == "crowd" && n < 5000 {
+				t.Errorf("%d addresses in the kernel, want those of 5,000 clients", n)
+			}
+			cmd.Process.Kill()
+			cmd.Wait()
+			if got := ruleset(t); strings.Contains(got, table) {
+				t.Errorf("%s: after the crash:\n%s", part, got)
+			}
+		}
 	}
 }
 
