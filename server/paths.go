@@ -139,8 +139,8 @@ func (t *table) setMSS(c *client, mss4, mss6 uint16) {
 }
 
 // tooBig is the error for who sent pkt, which does not fit the way p to a client that is m; it comes from the client's own
-// address, since the kernel takes no packet that claims to come from itself. nil when none is due: cause has had its
-// share.
+// address, since the kernel takes no packet that claims to come from itself, and where the client has none of that family,
+// with a network behind it, from pkt's destination. nil when none is due: cause has had its share.
 func (s *Server) tooBig(m *member, p *path, pkt []byte, cause *client) []byte {
 	if m == nil {
 		return nil
@@ -149,7 +149,10 @@ func (s *Server) tooBig(m *member, p *path, pkt []byte, cause *client) []byte {
 	if pkt[0]>>4 == 6 {
 		from, room = m.addr6, p.room6
 	}
-	if !from.IsValid() || !cause.errors.allow(s.clock.Load()) {
+	if !from.IsValid() {
+		from, _ = tun.Destination(pkt)
+	}
+	if !cause.errors.allow(s.clock.Load()) {
 		return nil
 	}
 	return tun.AppendTooBig(nil, pkt, from, room)

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"postern/server/config"
 	"postern/server/link"
 )
 
@@ -109,6 +112,26 @@ func TestNarrowPath(t *testing.T) {
 		if got := w.find("alice").PathMTU; got != 1500 {
 			t.Errorf("the path MTU is shown as %d", got)
 		}
+	})
+}
+
+// Who sends too much into an IPv6 network behind a client that has no IPv6 address itself is told, too.
+func TestNarrowPathToNetworkBehind(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.pathMTU = func(netip.AddrPort, link.Local) (int, error) { return 1300, nil }
+		w.cfg.Addr6, w.cfg.Pool6 = netip.Prefix{}, config.Range{}
+		w.cfg.ClientConfigDir = t.TempDir()
+		must(t, os.WriteFile(filepath.Join(w.cfg.ClientConfigDir, "alice"), []byte("iroute-ipv6 fd00:50::/64\n"), 0o600))
+		w.start()
+		p := w.peer("alice", homeAddr).connect()
+		time.Sleep(2 * time.Second)
+		behind := netip.MustParseAddr("fd00:50::7")
+		w.inject(sized(lanHost6, behind, 1400))
+		expect(t, "to alice", p.got())
+		if from, to := told(t, "IPv6", w.written(), 1280); from != behind || to != lanHost6 {
+			t.Errorf("told %v, from %v", to, from)
+		}
+		p.mustReachFrom(behind, lanHost6)
 	})
 }
 
