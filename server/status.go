@@ -16,6 +16,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"postern/server/link"
 	"postern/server/management"
 	"postern/tlsctl"
 )
@@ -70,6 +71,7 @@ type ClientStatus struct {
 	Platform string         `json:"platform,omitempty"`
 	MACs     []string       `json:"hardware_addresses,omitempty"` // learned behind it, with a tap device
 	PathMTU  int            `json:"path_mtu,omitempty"`           // as the kernel knows it; 0 over TCP
+	Unsent   uint64         `json:"unsent,omitempty"`             // packets that found its queue full, over TCP
 }
 
 // Snapshot gathers the server's state. Any goroutine.
@@ -113,7 +115,7 @@ func (s *Server) Snapshot() Snapshot {
 			LastSeen: s.started.Add(time.Duration(c.rx.last.Load()) * time.Second),
 			Policy:   g.ruling.terms().Name, Pool: pool,
 			Peer: int64(g.peer), Cipher: cipher, Version: g.peerInfo.Version(), Platform: g.peerInfo.Platform(),
-			PathMTU: p.mtu, MACs: s.bridge.stations(c),
+			PathMTU: p.mtu, Unsent: unsent(p.sock), MACs: s.bridge.stations(c),
 		})
 	}
 	slices.SortFunc(snap.Clients, func(a, b ClientStatus) int {
@@ -123,6 +125,14 @@ func (s *Server) Snapshot() Snapshot {
 		return a.Since.Compare(b.Since)
 	})
 	return snap
+}
+
+// unsent is how many packets a stream has dropped. A socket of many clients is in the lanes' report.
+func unsent(sock link.Socket) uint64 {
+	if s, ok := sock.(*link.Stream); ok {
+		return s.Stats().Dropped
+	}
+	return 0
 }
 
 // statusTitle is the TITLE line: tools want its first two words to be OpenVPN and a version of it.
