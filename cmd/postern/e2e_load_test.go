@@ -44,16 +44,21 @@ func (f *field) loadPeer() {
 
 // loaded is what the tests look at of vpnload's report.
 type loaded struct {
-	Connected  int `json:"connected"`
-	Left       int `json:"connected_at_the_end"`
-	Up, Down   struct{ Bytes, Packets, Sent uint64 }
-	Ping       struct{ Count uint64 }  `json:"ping_ms"`
+	Connected int `json:"connected"`
+	Left      int `json:"connected_at_the_end"`
+	Up, Down  struct{ Bytes, Packets, Sent uint64 }
+	Ping      struct {
+		Count    uint64
+		P50, P99 float64
+	} `json:"ping_ms"`
 	Echo       struct{ Count uint64 }  `json:"echo_ms"`
 	EchoesSent uint64                  `json:"echoes_sent"`
-	Server     struct{ PerGB float64 } `json:"server"`
+	Server     struct{ Cores float64 } `json:"server"`
 	Roams      uint64
 	Restarts   uint64
 	Renewals   uint64 `json:"renegotiations"`
+	Returns    uint64
+	Lost       map[string]int
 	Late       uint64 `json:"late_for_stock_replay_window"`
 }
 

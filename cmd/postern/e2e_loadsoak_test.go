@@ -32,7 +32,7 @@ func TestE2ELoadSoak(t *testing.T) {
 	f := newField(t, "alice", "bob", "carol")
 	f.addHost("load")
 	f.loadPeer()
-	srv := f.loadSoakServer()
+	srv := f.loadSoakServer("keepalive 10 60")
 
 	crews := []*soakCrew{
 		f.soakCrew("crowd", long, "-n", "240", "-storm", "40", "-traffic", "echo", "-rate", "2", "-size", "600",
@@ -49,7 +49,7 @@ func TestE2ELoadSoak(t *testing.T) {
 		v.up(1)
 	}
 	const everybody = 240 + 2 + 2 + 2
-	srv.expectClients(everybody)
+	srv.expectClients(time.Minute, everybody)
 
 	ended := make(chan struct{})
 	bursts := make([]int, len(clients))
@@ -63,6 +63,7 @@ func TestE2ELoadSoak(t *testing.T) {
 		})
 	}
 	uses := srv.watch(long)
+	drops, full := srv.drops() // before everybody leaves, with packets on their way
 	for _, c := range crews {
 		c.report(time.Minute)
 	}
@@ -84,10 +85,22 @@ func TestE2ELoadSoak(t *testing.T) {
 		}
 		t.Logf("%s: %d bursts, %d keys", v.host.Name, bursts[i], changes)
 	}
-	crews[0].balance(crews[0].loaded.EchoesSent, crews[0].loaded.Echo.Count)
-	for _, c := range crews[1:] {
-		c.balance(c.loaded.Up.Sent, c.loaded.Up.Packets)
-		c.balance(c.loaded.Down.Sent, c.loaded.Down.Packets)
+	for why, n := range drops {
+		switch why {
+		case "link-local": // chatter of clients' kernels
+		case "no-route", "not-up", "no-client", "no-key", "stranger": // on its way to or from who has just left or come
+			if most := 100 + 10*crews[0].loaded.Restarts; n > most {
+				t.Errorf("dropped %d times: %s, at %d restarts", n, why, crews[0].loaded.Restarts)
+			}
+		default:
+			t.Errorf("dropped %d times: %s", n, why)
+		}
+	}
+	crews[0].balance(crews[0].loaded.EchoesSent, crews[0].loaded.Echo.Count, full, 2)
+	for i, c := range crews[1:] {
+		rate := []uint64{1000, 300}[i]
+		c.balance(c.loaded.Up.Sent, c.loaded.Up.Packets, full, rate)
+		c.balance(c.loaded.Down.Sent, c.loaded.Down.Packets, full, rate)
 		if c.loaded.Up.Packets == 0 || c.loaded.Down.Packets == 0 {
 			t.Errorf("%s moved nothing", c.name)
 		}
@@ -95,20 +108,19 @@ func TestE2ELoadSoak(t *testing.T) {
 	if l := &crews[0].loaded; l.Restarts == 0 || l.Roams == 0 || l.Renewals == 0 || l.Left < 235 {
 		t.Errorf("the crowd's life: %+v", l)
 	}
-	srv.drops(crews[0].loaded.Restarts)
 	flat(t, uses)
 	f.disorder()
 }
 
 // loadSoakServer starts the gateway of the soak, for hundreds of clients.
-func (f *field) loadSoakServer() *soakServer {
+func (f *field) loadSoakServer(more ...string) *soakServer {
 	f.t.Helper()
 	s := &soakServer{f: f, socket: filepath.Join(f.Dir, "control.sock")}
-	conf := f.write("server.conf", "local 0.0.0.0 1194 udp", "local 0.0.0.0 1194 tcp-server", "dev tun", "topology subnet",
+	conf := f.write("server.conf", append([]string{"local 0.0.0.0 1194 udp", "local 0.0.0.0 1194 tcp-server", "dev tun", "topology subnet",
 		"server 10.85.0.0 255.255.0.0", `push "route 172.29.7.0 255.255.255.0"`, "nat yes", "dh none",
-		"ca "+f.pki+"/ca.crt", "cert "+f.pki+"/issued/gateway.crt", "key "+f.pki+"/private/gateway.key",
-		"data-ciphers "+strings.Join(aeadCiphers, ":")+":AES-256-CBC", "keepalive 10 60", "reneg-sec 120", "verb 2",
-		"control-socket "+s.socket)
+		"ca " + f.pki + "/ca.crt", "cert " + f.pki + "/issued/gateway.crt", "key " + f.pki + "/private/gateway.key",
+		"data-ciphers " + strings.Join(aeadCiphers, ":") + ":AES-256-CBC", "reneg-sec 120", "verb 2",
+		"control-socket " + s.socket}, more...)...)
 	s.Process = f.serveConf(conf)
 	return s
 }
@@ -119,10 +131,11 @@ func (s *soakServer) snapshot() (snap server.Snapshot) {
 	return snap
 }
 
-func (s *soakServer) expectClients(n int) {
+func (s *soakServer) expectClients(limit time.Duration, n int) {
 	s.f.t.Helper()
-	s.f.must(lab.Until(time.Minute, func() error {
+	s.f.must(lab.Until(limit, func() error {
 		if have := len(s.snapshot().Clients); have != n {
+			time.Sleep(limit / 200) // a snapshot of thousands is work
 			return fmt.Errorf("%d clients, want %d", have, n)
 		}
 		return nil
@@ -178,26 +191,18 @@ func flat(t *testing.T, uses []soakUse) {
 	}
 }
 
-// drops looks for packets that the server dropped and that neither the crowd's restarts nor a machine that stalled
-// explain.
-func (s *soakServer) drops(restarts uint64) {
+// drops counts the packets that the server has dropped, by reason, and those that found no room in a queue, the kernel's or
+// a stream's, which is where a machine that stalls loses them.
+func (s *soakServer) drops() (drops map[string]uint64, full uint64) {
 	t := s.f.t
 	t.Helper()
 	var lanes server.LaneReport
 	s.f.must(json.Unmarshal([]byte(s.f.postern("status", "--lanes", "--json", "--socket", s.socket)), &lanes))
 	t.Logf("the server dropped: %v", lanes.Drops)
-	for why, n := range lanes.Drops {
-		switch why {
-		case "link-local": // chatter of clients' kernels
-		case "no-route", "not-up", "no-client", "no-key": // on its way to or from who has just left or come
-			if n > 10*restarts {
-				t.Errorf("dropped %d times: %s, at %d restarts", n, why, restarts)
-			}
-		default:
-			t.Errorf("dropped %d times: %s", n, why)
-		}
+	for _, c := range s.snapshot().Clients {
+		full += c.Unsent
 	}
-	var moved, full uint64
+	var moved uint64
 	for _, l := range lanes.Lanes {
 		for _, sock := range l.Sockets {
 			moved += sock.PacketsIn + sock.PacketsOut
@@ -211,10 +216,28 @@ func (s *soakServer) drops(restarts uint64) {
 			full += q.Dropped
 		}
 	}
+	full += s.f.txDropped("router", "tun0")
 	t.Logf("%d packets through sockets and queues, %d found no room", moved, full)
-	if full*1000 > moved {
-		t.Errorf("%d of %d packets found no room in the kernel", full, moved)
+	if full*100 > moved {
+		t.Errorf("%d of %d packets found no room in a queue", full, moved)
 	}
+	return lanes.Drops, full
+}
+
+// txDropped is how many packets a host's device has dropped on their way out.
+func (f *field) txDropped(host, device string) uint64 {
+	f.t.Helper()
+	out, err := f.Host(host).Run(f.ctx, "ip", "-json", "-statistics", "link", "show", device)
+	f.must(err)
+	var links []struct {
+		Stats struct {
+			TX struct{ Dropped uint64 }
+		} `json:"stats64"`
+	}
+	if err := json.Unmarshal([]byte(out), &links); err != nil || len(links) != 1 {
+		f.t.Fatalf("ip printed %s: %v", out, err)
+	}
+	return links[0].Stats.TX.Dropped
 }
 
 // A soakCrew is one load generator of the soak.
@@ -226,10 +249,16 @@ type soakCrew struct {
 	loaded
 }
 
+// soakCrew starts one that measures for so long.
 func (f *field) soakCrew(name string, long time.Duration, args ...string) *soakCrew {
 	f.t.Helper()
+	return f.soakCrewOn("load", name, long, args...)
+}
+
+func (f *field) soakCrewOn(host, name string, long time.Duration, args ...string) *soakCrew {
+	f.t.Helper()
 	c := &soakCrew{f: f, name: name, long: long}
-	p, err := f.Host("load").Start(name+".log", append([]string{f.vpnload(), "-json", "-strict", "-name", name + "%d", "-proto", "mixed",
+	p, err := f.Host(host).Start(name+".log", append([]string{f.vpnload(), "-json", "-strict", "-name", name + "%d", "-proto", "mixed",
 		"-remote", f.Host("router").Wan4.String() + ":1194", "-ca", f.pki + "/ca.crt", "-ca-key", f.pki + "/private/ca.key",
 		"-flow", "udp", "-peer", lab.Lan4 + ":5201", "-duration", long.String()}, args...)...)
 	f.must(err)
@@ -251,15 +280,17 @@ func (c *soakCrew) report(limit time.Duration) {
 	}
 }
 
-// balance compares what was sent with what arrived. What is on its way to somebody who roams or leaves is lost, and what
-// is on its way when the measurement begins or ends is counted at one end.
-func (c *soakCrew) balance(sent, arrived uint64) {
+// balance compares what was sent with what arrived. What is on its way to somebody who roams or leaves is lost: on a machine
+// that stalls, as much as a session gets in a second. So is what found no room in a queue, whosoever it was; one in fifty is left
+// to queues between namespaces, whose losses the kernel counts for all of them together. What is on its way when the
+// measurement begins or ends is counted at one end.
+func (c *soakCrew) balance(sent, arrived, full, rate uint64) {
 	t := c.f.t
 	t.Helper()
 	lost := int64(sent) - int64(arrived)
 	t.Logf("%s: %d of %d packets lost, %d roams, %d restarts", c.name, lost, sent, c.Roams, c.Restarts)
-	if most := int64(100+30*c.Roams+10*c.Restarts) + int64(sent)/1000; lost > most {
-		t.Errorf("%s: %d of %d packets lost, more than %d roams and %d restarts explain", c.name, lost, sent, c.Roams, c.Restarts)
+	if most := int64(100 + rate*(c.Roams+c.Restarts) + full + sent/50); lost > most {
+		t.Errorf("%s: %d of %d packets lost, more than %d roams, %d restarts and %d without room explain", c.name, lost, sent, c.Roams, c.Restarts, full)
 	}
 }
 

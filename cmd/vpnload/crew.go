@@ -165,7 +165,22 @@ func (c *crew) lost(s *session, err error) {
 		c.tally.end(reason(err))
 	}
 	c.mu.Unlock()
-	go s.leave(false)
+	go func() {
+		s.leave(false)
+		for c.o.again && c.goesOn() {
+			if c.join(context.Background(), s.id) == nil {
+				c.tally.returns.Add(1)
+				return
+			}
+			time.Sleep(time.Second)
+		}
+	}()
+}
+
+func (c *crew) goesOn() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.over
 }
 
 func (c *crew) renegotiated(s *session, err error) {
@@ -450,7 +465,7 @@ func (c *crew) fillIn(r *Report) {
 	r.PacketsIn, r.PacketsOut = t.packetsIn.Load(), t.packetsOut.Load()
 	r.Late, r.Bad, r.Strange, r.Corrupt = t.late.Load(), t.bad.Load(), t.strange.Load(), t.corrupt.Load()
 	r.Renegotiations, r.RenegotiationsFailed = t.renegotiations.Load(), t.renegotiationsFailed.Load()
-	r.Roams, r.Restarts = t.roams.Load(), t.restarts.Load()
+	r.Roams, r.Restarts, r.Returns = t.roams.Load(), t.restarts.Load(), t.returns.Load()
 	r.Lost = t.ends
 	c.mu.Lock()
 	defer c.mu.Unlock()

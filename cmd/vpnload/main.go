@@ -53,6 +53,7 @@ type options struct {
 	probes                     int
 	probeEvery                 time.Duration
 	renegotiate, roam, restart time.Duration
+	again                      bool
 	pid                        int
 	json, strict, quiet        bool
 }
@@ -142,6 +143,7 @@ func parseOptions(args []string) (o options, err error) {
 	f.DurationVar(&o.renegotiate, "renegotiate", 0, "each session renegotiates about this often; 0: never")
 	f.DurationVar(&o.roam, "roam", 0, "each session over UDP changes its port about this often")
 	f.DurationVar(&o.restart, "restart", 0, "each session leaves, half of them without a goodbye, and comes again about this often")
+	f.BoolVar(&o.again, "again", false, "a session that was lost connects again, until it is in, as stock clients do")
 	f.IntVar(&o.pid, "pid", 0, "server process to look at")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.BoolVar(&o.strict, "strict", false, "fail when a session was lost or a packet came late, corrupt or astray")

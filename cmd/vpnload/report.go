@@ -41,6 +41,7 @@ type Report struct {
 	RenegotiationsFailed uint64 `json:"renegotiations_failed"`
 	Roams                uint64 `json:"roams"`
 	Restarts             uint64 `json:"restarts"`
+	Returns              uint64 `json:"returns"` // of sessions that had been lost
 
 	Server *ServerCost `json:"server,omitempty"`
 }
@@ -109,6 +110,9 @@ func (r *Report) print(w io.Writer) {
 	}
 	if r.Renegotiations+r.RenegotiationsFailed+r.Roams+r.Restarts > 0 {
 		line("life", "%d renegotiations (%d failed), %d roams, %d restarts", r.Renegotiations, r.RenegotiationsFailed, r.Roams, r.Restarts)
+	}
+	if r.Returns > 0 {
+		line("came back", "%d sessions that had been lost", r.Returns)
 	}
 	if s := r.Server; s != nil {
 		line("server", "%.2f ms CPU a handshake, %.2f cores, %.2f s/GB, %.1f MB resident, %.1f KB a session", s.HandshakeMillis, s.Cores, s.PerGB,

@@ -25,7 +25,7 @@ type tally struct {
 	echoesSent atomic.Uint64
 
 	renegotiations, renegotiationsFailed atomic.Uint64
-	roams, restarts                      atomic.Uint64
+	roams, restarts, returns             atomic.Uint64
 
 	mu   sync.Mutex
 	ends map[string]int // unexpected ones, by reason
