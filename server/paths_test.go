@@ -155,6 +155,28 @@ func TestNarrowPathSegments(t *testing.T) {
 	})
 }
 
+// Packets that are too large for a path keep no ping from its client, which hears nothing else.
+func TestPingsBesideTooLargePackets(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.cfg.Ping = 10 * time.Second
+		w.pathMTU = func(netip.AddrPort, link.Local) (int, error) { return 1300, nil }
+		w.start()
+		p := w.peer("alice", homeAddr).connect()
+		time.Sleep(2 * time.Second)
+		p.pinged()
+		for range 60 {
+			w.inject(sized(lanHost, p.addr4(), 1500))
+			time.Sleep(time.Second)
+		}
+		if n := w.drops(dropTooBig); n != 60 {
+			t.Errorf("%d packets were too large, want 60: this shows nothing", n)
+		}
+		if n := p.pinged(); n < 5 {
+			t.Errorf("%d pings in a minute, want one every 10 s", n)
+		}
+	})
+}
+
 // An ordinary path takes all, since the kernel fragments; with mtu-disc yes it does not, and who sends more than fits is
 // told. Over TCP nothing is too large, and nobody asks.
 func TestOrdinaryPath(t *testing.T) {

@@ -78,8 +78,9 @@ func (s *sender) pass(list []forwarded) (n int) {
 				tun.ClampMSS(f.pkt, m.mss4, m.mss6, false)
 			}
 		}
-		s.addPayload(f.to, f.pkt)
-		f.to.tx.inside.Add(uint64(len(f.pkt)))
+		if s.addPayload(f.to, f.pkt) {
+			f.to.tx.inside.Add(uint64(len(f.pkt)))
+		}
 	}
 	s.flush()
 	return n
@@ -107,8 +108,7 @@ func (s *sender) unlock() {
 	}
 }
 
-// add seals a packet or superpacket for c. The caller holds mu, and flushes before it
-// lets go.
+// add seals a packet or superpacket for c. The caller holds mu, and flushes before it lets go.
 func (s *sender) add(c *client, p *tun.Packet) {
 	s.busy = c
 	key := c.ring.Sending()
@@ -160,12 +160,16 @@ func (s *sender) add(c *client, p *tun.Packet) {
 		inside += len(seg)
 		packets++
 	}
+	if packets == 0 {
+		return // nothing goes: the client has its pings still to come
+	}
 	s.sent(c, key, packets, bytes, inside)
 	c.tx.inside.Add(uint64(inside))
 }
 
-// addPayload seals one payload that is no packet of the TUN: from another client, or a ping. As add.
-func (s *sender) addPayload(c *client, payload []byte) {
+// addPayload seals one payload that is no packet of the TUN, from another client or a ping, and reports whether it goes. As
+// add.
+func (s *sender) addPayload(c *client, payload []byte) bool {
 	s.busy = c
 	s.class = 0
 	if s.srv.passTOS {
@@ -174,16 +178,19 @@ func (s *sender) addPayload(c *client, payload []byte) {
 	key := c.ring.Sending()
 	if key == nil {
 		s.srv.drops.add(dropNotUp)
-		return
+		return false
 	}
 	id, ok := key.Reserve(1)
 	if !ok {
 		s.srv.drops.add(dropKeySpent)
-		return
+		return false
 	}
-	if size := s.seal(c, c.path.Load(), key, payload, id); size > 0 {
-		s.sent(c, key, 1, size, len(payload))
+	size := s.seal(c, c.path.Load(), key, payload, id)
+	if size == 0 {
+		return false
 	}
+	s.sent(c, key, 1, size, len(payload))
+	return true
 }
 
 // seal puts one packet behind what is in the arena and returns its size, 0 when it died.
