@@ -143,9 +143,9 @@ func acceptable(name, what string) (string, error) {
 	case len(name) > maxCommonName:
 		return "", fmt.Errorf("certificate's %s is longer than %d bytes", what, maxCommonName)
 	}
-	for _, c := range []byte(name) {
-		if !(c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("._@+-", c) >= 0) {
-			return "", fmt.Errorf("certificate's %s holds %q", what, rune(c))
+	for _, c := range name {
+		if !(c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.ContainsRune("._@+-", c)) {
+			return "", fmt.Errorf("certificate's %s holds %q", what, c)
 		}
 	}
 	return name, nil

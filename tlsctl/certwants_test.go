@@ -36,6 +36,10 @@ func TestCertWants(t *testing.T) {
 			t.Errorf("name by %q: %q, %v", c.field, got, err)
 		}
 	}
+	foreign := ca.issue(t, "Jürgen", nil).Leaf
+	if _, err := new(CertWants).Identity(foreign); err == nil || !strings.Contains(err.Error(), "holds 'ü'") {
+		t.Errorf("a letter outside the list: %v", err)
+	}
 	sum := sha256.Sum256(ca.cert.Raw)
 	other := sum
 	other[0] ^= 1
