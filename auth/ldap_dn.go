@@ -66,15 +66,3 @@ func escapeValue(v string) string {
 	}
 	return b.String()
 }
-
-// normalGroups returns DNs in their normal form, sorted, none twice. What is no DN is no group.
-func normalGroups(names []string) []string {
-	var list []string
-	for _, name := range names {
-		if dn, err := NormalDN(name); err == nil {
-			list = append(list, dn)
-		}
-	}
-	slices.Sort(list)
-	return slices.Compact(list)
-}
