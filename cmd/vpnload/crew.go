@@ -1,15 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"postern/tlsctl"
@@ -55,6 +58,9 @@ func (c *crew) run(ctx context.Context) (*Report, error) {
 	atIn := server.now()
 	up := c.connected()
 	r.Connected, r.Failed = len(up), c.failed
+	if c.o.phases {
+		fmt.Fprintf(os.Stderr, "vpnload: everybody is in: %d of %d in %.2f s\n", r.Connected, r.Sessions, r.ConnectSeconds)
+	}
 	r.Handshakes = c.tally.handshakes.percentiles()
 	if r.ConnectSeconds > 0 {
 		r.ConnectRate = float64(len(up)) / r.ConnectSeconds
@@ -94,6 +100,7 @@ func (c *crew) storm(ctx context.Context, ids []*identity) (last time.Time) {
 	var wg sync.WaitGroup
 	var newest atomic.Int64
 	newest.Store(time.Now().UnixNano())
+	joining := make(chan struct{}, cmp.Or(c.o.joining, len(ids)))
 	begun := time.Now()
 	for i, id := range ids {
 		if c.o.stormRate > 0 {
@@ -102,7 +109,9 @@ func (c *crew) storm(ctx context.Context, ids []*identity) (last time.Time) {
 		if ctx.Err() != nil {
 			break
 		}
+		joining <- struct{}{}
 		wg.Go(func() {
+			defer func() { <-joining }()
 			start := time.Now()
 			if err := c.join(ctx, id); err != nil {
 				c.mu.Lock()
@@ -196,7 +205,11 @@ func (c *crew) renegotiated(s *session, err error) {
 
 // echoed takes the answer to a probe.
 func (c *crew) echoed(_ *session, _, _ uint16, stamp uint64) {
-	c.tally.pings.add(time.Duration(time.Now().UnixNano() - int64(stamp)))
+	took := time.Duration(time.Now().UnixNano() - int64(stamp))
+	c.tally.pings.add(took)
+	if c.o.phases {
+		c.tally.phasePings.add(took)
+	}
 }
 
 // keep sends keepalives and ticks flows. Sessions are looked at in turn, a part of them each time, so that thousands do
@@ -264,7 +277,11 @@ func (c *crew) measure(ctx, background context.Context, helpers *sync.WaitGroup,
 	before := c.snapshot(list)
 	cpu := server.now()
 	begun := time.Now()
-	pauseFor(ctx, c.o.duration)
+	if c.o.phases {
+		r.Phases = c.phased(ctx, list, before, begun)
+	} else {
+		pauseFor(ctx, c.o.duration)
+	}
 	took := time.Since(begun).Seconds()
 	used := server.now()
 	after := c.snapshot(list)
@@ -291,6 +308,32 @@ func (c *crew) measure(ctx, background context.Context, helpers *sync.WaitGroup,
 		}
 		r.Server.RSS = used.rss
 	}
+}
+
+// phased waits for the end of the measurement and cuts it into phases.
+func (c *crew) phased(ctx context.Context, list []*session, before snapshot, begun time.Time) (phases []Phase) {
+	next := make(chan os.Signal, 1)
+	signal.Notify(next, syscall.SIGUSR1)
+	defer signal.Stop(next)
+	end := time.After(c.o.duration)
+	c.tally.phasePings.reset()
+	fmt.Fprintln(os.Stderr, "vpnload: the first phase begins")
+	for last := false; !last; {
+		select {
+		case <-next:
+		case <-end:
+			last = true
+		case <-ctx.Done():
+			last = true
+		}
+		now := time.Now()
+		pings := c.tally.phasePings.percentiles()
+		c.tally.phasePings.reset()
+		after, took := c.snapshot(list), now.Sub(begun).Seconds()
+		phases = append(phases, Phase{Seconds: took, Up: after.up.since(before.up, took), Down: after.down.since(before.down, took), Pings: pings})
+		before, begun = after, now
+	}
+	return phases
 }
 
 // prepareFlows gives sessions their traffic and starts it.

@@ -57,7 +57,7 @@ const (
 )
 
 const (
-	tcpMSS    = 1460
+	maxMSS    = 1460
 	tcpScale  = 5
 	maxCwnd   = 2 << 20
 	tcpWindow = 0xffff
@@ -85,7 +85,8 @@ func (f *tcpFlow) start() {
 }
 
 func (f *tcpFlow) syn() {
-	options := []byte{2, 4, tcpMSS >> 8, tcpMSS & 0xff, 1, 3, 3, tcpScale, 4, 2, 1, 1}
+	mss := f.s.crew.o.mss
+	options := []byte{2, 4, byte(mss >> 8), byte(mss), 1, 3, 3, tcpScale, 4, 2, 1, 1}
 	var b [128]byte
 	pkt := appendTCP(b[:0], f.src, f.dst, f.iss, 0, flagSYN, tcpWindow, options, nil)
 	_ = f.s.send(func(b *batch) { b.add(pkt) })
@@ -158,7 +159,7 @@ func (f *tcpFlow) take(p *inner) {
 		if f.state != tcpConnecting || flags&flagACK == 0 || ack != f.iss+1 {
 			return
 		}
-		f.mss = tcpMSS
+		f.mss = uint32(f.s.crew.o.mss)
 		for o := l4[20:head]; len(o) > 1 && o[0] != 0; {
 			if o[0] == 1 {
 				o = o[1:]
@@ -170,7 +171,7 @@ func (f *tcpFlow) take(p *inner) {
 			}
 			switch {
 			case o[0] == 2 && n == 4:
-				f.mss = min(tcpMSS, uint32(binary.BigEndian.Uint16(o[2:])))
+				f.mss = min(f.mss, uint32(binary.BigEndian.Uint16(o[2:])))
 			case o[0] == 3 && n == 3:
 				f.scale = o[2]
 			}

@@ -34,6 +34,7 @@ type options struct {
 	from              []netip.Addr
 	sessions          int
 	stormRate         float64
+	joining           int
 	connectTimeout    time.Duration
 
 	ca, caKey, name, cert, key, list string
@@ -46,7 +47,7 @@ type options struct {
 	settle, warm, duration     time.Duration
 	ping, silence              time.Duration
 	traffic, flow              string
-	flows, size, rate          int
+	flows, size, rate, mss     int
 	gso                        bool
 	peer                       netip.AddrPort
 	probe                      netip.Addr
@@ -56,6 +57,7 @@ type options struct {
 	again                      bool
 	pid                        int
 	json, strict, quiet        bool
+	phases                     bool
 }
 
 func main() {
@@ -105,6 +107,7 @@ func parseOptions(args []string) (o options, err error) {
 	from := f.String("from", "", "local addresses to come from, in turn: `a,b,...`")
 	f.IntVar(&o.sessions, "n", 1, "sessions")
 	f.Float64Var(&o.stormRate, "storm", 0, "connect so many sessions a second; 0: all at once")
+	f.IntVar(&o.joining, "joining", 0, "at most so many connect at the same time, whatever -storm says; 0: any number")
 	f.DurationVar(&o.connectTimeout, "connect-timeout", 60*time.Second, "how long a session may take to connect")
 
 	f.StringVar(&o.ca, "ca", "", "CA certificate, to issue with -ca-key")
@@ -132,6 +135,7 @@ func parseOptions(args []string) (o options, err error) {
 	f.IntVar(&o.flows, "flows", 0, "so many sessions have traffic; 0: all")
 	f.IntVar(&o.size, "size", 1300, "payload of UDP datagrams, at least 24")
 	f.IntVar(&o.rate, "rate", 0, "UDP datagrams a second and session, with -io gso in batches 20 ms apart; 0: as many as there can be")
+	f.IntVar(&o.mss, "mss", maxMSS, "largest segment of TCP flows, either way")
 	ioMode := f.String("io", "gso", "gso, or stock: one datagram per system call")
 	address("peer", "`address:port` of vpnload peer, behind the server", &o.peer)
 	f.Func("probe", "`address` to ping through the tunnel", func(s string) (err error) {
@@ -145,6 +149,7 @@ func parseOptions(args []string) (o options, err error) {
 	f.DurationVar(&o.restart, "restart", 0, "each session leaves, half of them without a goodbye, and comes again about this often")
 	f.BoolVar(&o.again, "again", false, "a session that was lost connects again, until it is in, as stock clients do")
 	f.IntVar(&o.pid, "pid", 0, "server process to look at")
+	f.BoolVar(&o.phases, "phases", false, "report the measurement in phases: SIGUSR1 ends one and begins the next; SIGTERM ends the last. Standard error says when everybody is in, and when the first begins")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.BoolVar(&o.strict, "strict", false, "fail when a session was lost or a packet came late, corrupt or astray")
 	f.BoolVar(&o.quiet, "quiet", false, "do not tell how far it is")
@@ -209,6 +214,8 @@ func (o *options) check(from, ciphers, tlsMax, ioMode string) error {
 		return errors.New("a certificate and its key come together")
 	case o.size > 8<<10:
 		return errors.New("-size is at most 8192")
+	case o.mss < 536 || o.mss > maxMSS:
+		return fmt.Errorf("-mss is 536 to %d", maxMSS)
 	case o.probeEvery <= 0:
 		return errors.New("-probe-every is more than 0")
 	}

@@ -44,6 +44,15 @@ type Report struct {
 	Returns              uint64 `json:"returns"` // of sessions that had been lost
 
 	Server *ServerCost `json:"server,omitempty"`
+	Phases []Phase     `json:"phases,omitempty"` // with -phases
+}
+
+// A Phase is a part of the measurement.
+type Phase struct {
+	Seconds float64     `json:"seconds"`
+	Up      Moved       `json:"up"`
+	Down    Moved       `json:"down"`
+	Pings   Percentiles `json:"ping_ms"`
 }
 
 // Moved is traffic of one direction during the measurement. TCP flows have no packets to count, and sessions that came
@@ -98,6 +107,10 @@ func (r *Report) print(w io.Writer) {
 	if r.PingsSent > 0 {
 		times("pings", r.Pings)
 		line("  sent", "%d", r.PingsSent)
+	}
+	for i, p := range r.Phases {
+		line(fmt.Sprintf("phase %d", i+1), "%.1f s: up %.0f, down %.0f Mbit/s, ping p50 %.3f  p99 %.3f  max %.3f ms", p.Seconds, p.Up.Mbits, p.Down.Mbits,
+			p.Pings.P50, p.Pings.P99, p.Pings.Max)
 	}
 	times("echoes", r.Echo)
 	if r.EchoesSent > 0 {

@@ -20,6 +20,7 @@ type tally struct {
 
 	handshakes times
 	pings      times
+	phasePings times // of the current phase
 	pingsSent  atomic.Uint64
 	echo       times
 	echoesSent atomic.Uint64
