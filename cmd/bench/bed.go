@@ -17,21 +17,19 @@ import (
 // A bed is where servers are tested: each in a lab of its own, so that they share nothing but the machine. A server is
 // started when a case first wants it.
 type bed struct {
+	ctx                         context.Context // of the measurement that is under way
 	dir                         string
 	postern, vpnload, wireguard string // programs
 	pki                         string
-	gateways                    map[string]*gateway
+	gateways                    map[site]*gateway
+	used                        []site // by the measurement
+	dismiss                     func() // ends the guard
 }
 
-// A gateway is a server under measurement and what stands around it.
-type gateway struct {
-	b      *bed
+// A site is a kind of server in an outfit.
+type site struct {
 	kind   string
-	crowd  bool // for thousands of sessions of vpnload; otherwise for a few stock clients
-	lab    *lab.Lab
-	server *lab.Process
-	conf   string
-	logs   int
+	outfit outfit
 }
 
 // The kinds of servers.
@@ -41,24 +39,121 @@ const (
 	postern   = "Postern"
 )
 
+// An outfit is whom a server is for, and what is special in its configuration.
+type outfit string
+
+const (
+	few       outfit = "few"       // four stock clients, and sessions of vpnload
+	crowd     outfit = "crowd"     // thousands of sessions of vpnload
+	stream    outfit = "stream"    // likewise, over TCP
+	unclamped outfit = "unclamped" // sessions of vpnload; segment sizes are left alone
+	clamped   outfit = "clamped"   // they are lowered, as without a line
+	policies  outfit = "policies"  // and every packet is judged by the rules of a policy
+	limited   outfit = "limited"   // and counted against a limit, which it keeps
+)
+
+// lines are what an outfit adds to a configuration.
+func (o outfit) lines() (lines []string) {
+	switch o {
+	case crowd, stream:
+		return []string{"server 10.84.0.0 255.255.192.0", "max-clients 12000"}
+	case unclamped:
+		lines = []string{"mssfix 0"}
+	case policies, limited:
+		// Two that the sessions do not have, and ten rules that do not fit before the one that does.
+		for _, name := range []string{"admins", "guests", "everybody"} {
+			lines = append(lines, "policy "+name, "match "+map[bool]string{true: "any", false: "user " + name}[name == "everybody"])
+			for i := range 10 {
+				lines = append(lines, fmt.Sprintf("deny tcp 10.%d.0.0/16 443", i+1))
+			}
+			lines = append(lines, "allow any")
+			if o == limited {
+				lines = append(lines, "limit down 100gbit up 100gbit")
+			}
+			lines = append(lines, "end")
+		}
+	}
+	return append(lines, "server 10.84.0.0 255.255.255.0")
+}
+
+// A gateway is a server under measurement and what stands around it.
+type gateway struct {
+	site
+	b      *bed
+	lab    *lab.Lab
+	server *lab.Process
+	conf   string
+	logs   int
+}
+
 const stations = 4 // stock clients of a gateway: hosts c1 to c4
 
+// newBed makes an empty bed, and sees to it that nothing of it outlives the bench.
+func newBed(ctx context.Context) (*bed, error) {
+	lab.Sweep()
+	dir, err := os.MkdirTemp("", "postern-bench-")
+	if err != nil {
+		return nil, err
+	}
+	b := &bed{ctx: ctx, dir: dir, gateways: make(map[site]*gateway)}
+	if b.dismiss, err = startGuard(dir); err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("the guard: %w", err)
+	}
+	return b, nil
+}
+
 func (b *bed) close() {
-	for _, g := range b.gateways {
+	for at := range b.gateways {
+		b.raze(at)
+	}
+	sweepSockets()
+	os.RemoveAll(b.dir)
+	b.dismiss()
+}
+
+// raze takes a gateway away, if it is there.
+func (b *bed) raze(at site) {
+	if g := b.gateways[at]; g != nil {
 		g.lab.Close()
+		os.RemoveAll(g.lab.Dir)
+		delete(b.gateways, at)
 	}
 }
 
-// gateway returns a server of a kind, for few or many.
-func (b *bed) gateway(kind string, crowd bool) (*gateway, error) {
-	name := kind
-	if crowd {
-		name += "-crowd"
+// A meter is a measurement and how long it may take.
+type meter struct {
+	measure  func(*bed, options) (figures, error)
+	patience time.Duration
+}
+
+// measure takes one measurement. What it used when it failed is built anew for the next.
+func (b *bed) measure(o options, m meter) (figures, error) {
+	outer := b.ctx
+	ctx, cancel := context.WithTimeout(outer, m.patience)
+	defer cancel()
+	b.ctx, b.used = ctx, nil
+	f, err := m.measure(b, o)
+	if ctx.Err() == context.DeadlineExceeded {
+		err = fmt.Errorf("not done within %v: %w", m.patience, err)
 	}
-	if g := b.gateways[name]; g != nil {
+	if err != nil {
+		for _, at := range b.used {
+			b.raze(at)
+		}
+	}
+	b.ctx = outer
+	return f, err
+}
+
+// gateway returns a server.
+func (b *bed) gateway(kind string, o outfit) (*gateway, error) {
+	at := site{kind, o}
+	b.used = append(b.used, at)
+	if g := b.gateways[at]; g != nil {
 		return g, nil
 	}
-	dir := filepath.Join(b.dir, name)
+	dir := filepath.Join(b.dir, kind+"-"+string(o))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -66,27 +161,27 @@ func (b *bed) gateway(kind string, crowd bool) (*gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &gateway{b: b, kind: kind, crowd: crowd, lab: l}
-	if b.gateways == nil {
-		b.gateways = make(map[string]*gateway)
-	}
-	b.gateways[name] = g
+	g := &gateway{site: at, b: b, lab: l}
+	b.gateways[at] = g
 	if err := g.set(); err != nil {
-		l.Close()
-		delete(b.gateways, name) // the next case may have more luck
-		return nil, err
+		b.raze(at)
+		return nil, fmt.Errorf("set up %s: %w", kind, err)
 	}
 	return g, nil
 }
 
+// run runs a program on one of the hosts, for as long as the measurement may take.
+func (g *gateway) run(host string, args ...string) (string, error) {
+	return g.lab.Host(host).Run(g.b.ctx, args...)
+}
+
 // set builds what stands around the server, starts it, and connects the stock clients.
 func (g *gateway) set() error {
-	ctx := context.Background()
 	router, lan := g.lab.Host("router"), g.lab.Host("lan")
-	if _, err := router.Run(ctx, "sysctl", "-qw", "net.ipv4.ip_forward=1"); err != nil {
+	if _, err := g.run("router", "sysctl", "-qw", "net.ipv4.ip_forward=1"); err != nil {
 		return err
 	}
-	if _, err := lan.Run(ctx, "ip", "route", "add", "default", "via", lab.RouterLan4); err != nil {
+	if _, err := g.run("lan", "ip", "route", "add", "default", "via", lab.RouterLan4); err != nil {
 		return err
 	}
 	peer, err := lan.Start("peer.log", g.b.vpnload, "peer", "-listen", lab.Lan4+":5201")
@@ -99,10 +194,14 @@ func (g *gateway) set() error {
 	if _, err := g.lab.AddHost("load"); err != nil {
 		return err
 	}
-	if g.crowd {
+	switch g.outfit {
+	case few:
+	case crowd, stream:
 		if err := g.addresses(); err != nil {
 			return err
 		}
+		return g.start()
+	default:
 		return g.start()
 	}
 	for i := range stations {
@@ -153,7 +252,7 @@ func (g *gateway) addresses() error {
 	if err := os.WriteFile(file, []byte(batch.String()), 0o600); err != nil {
 		return err
 	}
-	_, err := g.lab.Host("load").Run(context.Background(), "ip", "-batch", file)
+	_, err := g.run("load", "ip", "-batch", file)
 	return err
 }
 
@@ -173,26 +272,27 @@ func (g *gateway) start() error {
 	conf := []string{"dev tun", "topology subnet", `push "route 172.29.7.0 255.255.255.0"`,
 		"ca " + pki + "/ca.crt", "cert " + pki + "/issued/gateway.crt", "key " + pki + "/private/gateway.key", "dh none",
 		"keepalive 10 60", "verb 1", "data-ciphers AES-256-GCM"}
-	if g.crowd {
-		conf = append(conf, "server 10.84.0.0 255.255.192.0", "max-clients 12000")
-	} else {
-		conf = append(conf, "server 10.84.0.0 255.255.255.0")
-	}
-	args := []string{"openvpn"}
-	if g.kind == postern {
+	switch {
+	case g.kind == postern:
 		conf = append(conf, "control-socket "+dir+"/control.sock", "local 0.0.0.0 1194 udp", "local 0.0.0.0 1194 tcp-server")
-		args = []string{g.b.postern, "serve"}
-	} else {
+	case g.outfit == stream:
+		conf = append(conf, "proto tcp-server")
+	default:
 		conf = append(conf, "proto udp", "connect-freq-initial 100000 10") // else it answers ten a second
 	}
+	conf = append(conf, g.outfit.lines()...)
 	g.conf = filepath.Join(dir, "server.conf")
 	if err := os.WriteFile(g.conf, []byte(strings.Join(conf, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
-	return g.launch(args)
+	return g.launch()
 }
 
-func (g *gateway) launch(args []string) error {
+func (g *gateway) launch() error {
+	args := []string{"openvpn"}
+	if g.kind == postern {
+		args = []string{g.b.postern, "serve"}
+	}
 	g.logs++
 	var err error
 	if g.server, err = g.lab.Host("router").Start(fmt.Sprintf("server%d.log", g.logs), append(args, "--config", g.conf)...); err != nil {
@@ -200,7 +300,7 @@ func (g *gateway) launch(args []string) error {
 	}
 	// Both have their device when they serve.
 	return lab.Until(20*time.Second, func() error {
-		_, err := g.lab.Host("router").Run(context.Background(), "ip", "-4", "addr", "show", "dev", "tun0", "scope", "global")
+		_, err := g.run("router", "ip", "-4", "addr", "show", "dev", "tun0", "scope", "global")
 		select {
 		case <-g.server.Done():
 			return lab.Hopeless(fmt.Errorf("the server ended: %s", g.server.Output()))
@@ -215,11 +315,7 @@ func (g *gateway) again() error {
 	if err := g.server.Stop(); err != nil && !strings.Contains(err.Error(), "signal") {
 		return err
 	}
-	args := []string{"openvpn"}
-	if g.kind == postern {
-		args = []string{g.b.postern, "serve"}
-	}
-	return g.launch(args)
+	return g.launch()
 }
 
 // merge has the router's outer interface merge datagrams as they come in, as good hardware does, or not.
@@ -228,9 +324,8 @@ func (g *gateway) merge(on bool) error {
 	if on {
 		word, timeout, defer_ = "on", "50000", "2"
 	}
-	ctx := context.Background()
 	router := g.lab.Host("router")
-	if _, err := router.Run(ctx, "ethtool", "-K", "eth0", "gro", word, "rx-udp-gro-forwarding", word); err != nil {
+	if _, err := g.run("router", "ethtool", "-K", "eth0", "gro", word, "rx-udp-gro-forwarding", word); err != nil {
 		return err
 	}
 	// The other end of the cable takes part: as long as it could send TCP in superpackets, a veth pair merges only what
@@ -244,7 +339,7 @@ func (g *gateway) merge(on bool) error {
 		return fmt.Errorf("ethtool on the wan: %w: %s", err, out)
 	}
 	for file, value := range map[string]string{"gro_flush_timeout": timeout, "napi_defer_hard_irqs": defer_} {
-		if _, err := router.Run(ctx, "sh", "-c", "echo "+value+" > /sys/class/net/eth0/"+file); err != nil {
+		if _, err := g.run("router", "sh", "-c", "echo "+value+" > /sys/class/net/eth0/"+file); err != nil {
 			return err
 		}
 	}
@@ -252,3 +347,26 @@ func (g *gateway) merge(on bool) error {
 }
 
 var errNothing = errors.New("nothing was moved")
+
+// build compiles what is measured and what measures, and makes a CA.
+func (b *bed) build() error {
+	bin := filepath.Join(b.dir, "bin")
+	b.postern, b.vpnload, b.wireguard = filepath.Join(bin, "postern"), filepath.Join(bin, "vpnload"), filepath.Join(bin, "wireguard-go")
+	for _, p := range []struct{ dir, bin, pkg string }{
+		{".", b.postern, "postern/cmd/postern"}, {".", b.vpnload, "postern/cmd/vpnload"},
+		{"cmd/bench/wireguard", b.wireguard, "golang.zx2c4.com/wireguard"},
+	} {
+		cmd := exec.CommandContext(b.ctx, "go", "build", "-C", p.dir, "-o", p.bin, p.pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w: %s", p.pkg, err, out)
+		}
+	}
+	b.pki = filepath.Join(b.dir, "pki")
+	for _, args := range [][]string{{"init"}, {"server", "gateway"}, {"client", "c1"}, {"client", "c2"}, {"client", "c3"}, {"client", "c4"}} {
+		if out, err := exec.Command(b.postern, append([]string{"pki", args[0], "--dir", b.pki}, args[1:]...)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("pki %s: %w: %s", args[0], err, out)
+		}
+	}
+	return nil
+}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -32,6 +31,19 @@ const (
 	p50       column = "p50 ms"
 	p99       column = "p99 ms"
 	lost      column = "% lost"
+
+	burstCores column = "cores, server"
+	keptStorm  column = "% kept, storm"
+	keptEnd    column = "% kept, teardown"
+	p99Quiet   column = "p99 ms, quiet"
+	p99Storm   column = "p99 ms, storm"
+	p99End     column = "p99 ms, teardown"
+
+	oneConnect  column = "us/connect, alone"
+	sustained   column = "connects/s"
+	p50Connect  column = "p50 ms to be in"
+	p99Connect  column = "p99 ms to be in"
+	filterCores column = "cores, filter"
 )
 
 func (f figures) line(columns []column) string {
@@ -56,7 +68,7 @@ func shown(v float64) string {
 // stock moves TCP between n stations and the lan by iperf3, through whatever client the stations have.
 func stock(kind, way string, n int, merge bool) func(*bed, options) (figures, error) {
 	return func(b *bed, o options) (figures, error) {
-		g, err := b.gateway(kind, false)
+		g, err := b.gateway(kind, few)
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +116,7 @@ func (g *gateway) iperf(i int, way string, seconds int) (bytes, rate float64, er
 	case "both":
 		args = append(args, "--bidir")
 	}
-	out, err := g.lab.Host(station(i)).Run(context.Background(), args...)
+	out, err := g.run(station(i), args...)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -140,6 +152,10 @@ type found struct {
 	Ping   times  `json:"ping_ms"`
 	Sent   uint64 `json:"pings_sent"`
 	Late   uint64 `json:"late_for_stock_replay_window"`
+	Phases []struct {
+		Up, Down struct{ Mbits float64 }
+		Ping     times `json:"ping_ms"`
+	}
 	Server struct {
 		Handshake float64 `json:"handshake_cpu_ms"`
 		CPU       float64 `json:"cpu_seconds"`
@@ -154,11 +170,16 @@ type times struct {
 	P50, P99 float64
 }
 
+// vpnload is its command line against a gateway.
+func (g *gateway) vpnload(args ...string) []string {
+	return append([]string{g.b.vpnload, "-json", "-remote", g.lab.Host("router").Wan4.String() + ":1194", "-pid", strconv.Itoa(g.server.Pid()),
+		"-ca", g.b.pki + "/ca.crt", "-ca-key", g.b.pki + "/private/ca.key", "-peer", lab.Lan4 + ":5201", "-ciphers", "AES-256-GCM"}, args...)
+}
+
 // load runs vpnload against a gateway.
 func (g *gateway) load(args ...string) (r found, err error) {
-	args = append([]string{g.b.vpnload, "-json", "-remote", g.lab.Host("router").Wan4.String() + ":1194", "-pid", strconv.Itoa(g.server.Pid()),
-		"-ca", g.b.pki + "/ca.crt", "-ca-key", g.b.pki + "/private/ca.key", "-peer", lab.Lan4 + ":5201", "-ciphers", "AES-256-GCM"}, args...)
-	out, err := g.lab.Host("load").Run(context.Background(), args...)
+	args = g.vpnload(args...)
+	out, err := g.run("load", args...)
 	if err != nil {
 		return r, err
 	}
@@ -168,21 +189,31 @@ func (g *gateway) load(args ...string) (r found, err error) {
 	return r, nil
 }
 
-// generated moves TCP or UDP between n sessions of vpnload and the lan.
-func generated(kind, io, flow, way string, n, size int, merge bool) func(*bed, options) (figures, error) {
+// A flow is traffic between sessions of vpnload and the lan.
+type flow struct {
+	io       string // gso, stock
+	flow     string // tcp, udp
+	way      string
+	sessions int
+	size     int  // of datagrams
+	rate     int  // of them a second; 0: as many as there can be
+	stream   bool // the tunnel's packets go over TCP
+}
+
+// generated moves TCP or UDP between sessions of vpnload and the lan.
+func generated(kind string, fit outfit, w flow) func(*bed, options) (figures, error) {
 	return func(b *bed, o options) (figures, error) {
-		g, err := b.gateway(kind, false)
+		g, err := b.gateway(kind, fit)
 		if err != nil {
 			return nil, err
 		}
-		if merge {
-			if err := g.merge(true); err != nil {
-				return nil, err
-			}
-			defer g.merge(false)
+		proto := "udp"
+		if w.stream {
+			proto = "tcp"
 		}
-		r, err := g.load("-n", strconv.Itoa(n), "-io", io, "-flow", flow, "-traffic", way, "-size", strconv.Itoa(size),
-			"-duration", fmt.Sprintf("%ds", o.seconds), "-settle", "200ms")
+		// One size of TCP segments, whatever the server does to them.
+		r, err := g.load("-n", strconv.Itoa(w.sessions), "-io", w.io, "-flow", w.flow, "-traffic", w.way, "-size", strconv.Itoa(max(w.size, 64)),
+			"-rate", strconv.Itoa(w.rate), "-proto", proto, "-mss", "1340", "-duration", fmt.Sprintf("%ds", o.seconds), "-settle", "200ms")
 		if err != nil {
 			return nil, err
 		}
@@ -197,39 +228,43 @@ func generated(kind, io, flow, way string, n, size int, merge bool) func(*bed, o
 	}
 }
 
-// greeted connects sessions at once, from many sources.
+// greeted connects n sessions from many sources, 32 of them at a time, each as soon as another is in.
 func greeted(kind string, n int) func(*bed, options) (figures, error) {
 	return func(b *bed, o options) (figures, error) {
-		g, err := b.gateway(kind, true)
+		g, err := b.gateway(kind, crowd)
 		if err != nil {
 			return nil, err
 		}
-		r, err := g.load("-n", strconv.Itoa(n), "-from", sourceList(), "-duration", "100ms", "-settle", "100ms", "-warm", "0s")
+		r, err := g.load("-n", strconv.Itoa(n), "-joining", "32", "-from", sourceList(), "-duration", "100ms", "-settle", "100ms", "-warm", "0s")
 		if err != nil {
 			return nil, err
 		}
 		if r.Connected < n {
 			return nil, fmt.Errorf("%d of %d connected", r.Connected, n)
 		}
-		return figures{handshake: r.Server.Handshake, rate: r.Rate}, nil
+		return figures{handshake: r.Server.Handshake, rate: r.Rate, burstCores: r.Server.Handshake * r.Rate / 1e3}, nil
 	}
 }
 
 // idle has n sessions connected that only send keepalives.
-func idle(kind string, n, storm int, proto string) func(*bed, options) (figures, error) {
+func idle(kind string, n int, proto string) func(*bed, options) (figures, error) {
 	return func(b *bed, o options) (figures, error) {
-		g, err := b.gateway(kind, true)
+		fit := crowd
+		if kind == openvpn && proto == "tcp" {
+			fit = stream
+		}
+		g, err := b.gateway(kind, fit)
 		if err != nil {
 			return nil, err
 		}
 		if err := g.again(); err != nil {
 			return nil, err
 		}
-		settle, duration := "15s", "20s"
+		settle, duration := "10s", "20s" // two rounds of keepalives
 		if o.quick {
-			settle, duration = "4s", "5s"
+			settle, duration = "2s", "3s"
 		}
-		r, err := g.load("-n", strconv.Itoa(n), "-from", sourceList(), "-storm", strconv.Itoa(storm), "-settle", settle, "-duration", duration, "-proto", proto,
+		r, err := g.load("-n", strconv.Itoa(n), "-from", sourceList(), "-storm", "100", "-settle", settle, "-duration", duration, "-proto", proto,
 			"-connect-timeout", "120s")
 		if err != nil {
 			return nil, err
@@ -244,7 +279,7 @@ func idle(kind string, n, storm int, proto string) func(*bed, options) (figures,
 // pinged measures round trips from a station to the lan, while another may load the tunnel with TCP.
 func pinged(kind string, loaded string) func(*bed, options) (figures, error) {
 	return func(b *bed, o options) (figures, error) {
-		g, err := b.gateway(kind, false)
+		g, err := b.gateway(kind, few)
 		if err != nil {
 			return nil, err
 		}
@@ -259,7 +294,7 @@ func pinged(kind string, loaded string) func(*bed, options) (figures, error) {
 			wg.Go(func() { _, _, failed = g.iperf(1, loaded, o.seconds+2) })
 			time.Sleep(time.Second) // until it is at full speed
 		}
-		p, err := g.lab.Host(station(0)).Ping(context.Background(), lab.Lan4, o.seconds*100, 56, 10*time.Millisecond)
+		p, err := g.lab.Host(station(0)).Ping(b.ctx, lab.Lan4, o.seconds*100, 56, 10*time.Millisecond)
 		wg.Wait()
 		if err != nil || failed != nil {
 			return nil, fmt.Errorf("ping: %v, load: %v", err, failed)

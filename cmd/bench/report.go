@@ -15,17 +15,18 @@ import (
 func report(o options, b *bed, done []*bout, took time.Duration) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Benchmarks\n\nWritten by `make bench`, which measures all of this in one run on one machine: rounds go from one server to the next,\n"+
-		"medians of %d rounds of %d s are shown. s/GB are CPU seconds of the server process, with the system calls it makes, for each\n"+
-		"gigabyte that arrived. Ratios are the verdict: single figures depend on the machine.\n\n", o.rounds, o.seconds)
+		"medians of up to %s of %d s are shown. s/GB are CPU seconds of the server process, with the system calls it makes, for each\n"+
+		"gigabyte that arrived. Ratios are the verdict: single figures depend on the machine.\n\n", counted(o.rounds, "round"), o.seconds)
 	fmt.Fprintf(&s, "%s\n\n", strings.Join(machine(b), "  \n"))
+	judge(&s, done)
 	for _, r := range done {
-		r.print(&s)
+		r.print(&s, o)
 	}
 	fmt.Fprintf(&s, "It took %v.\n", took.Round(time.Second))
 	return s.String()
 }
 
-func (r *bout) print(s *strings.Builder) {
+func (r *bout) print(s *strings.Builder, o options) {
 	p := &r.plan
 	fmt.Fprintf(s, "## %s\n\n", p.title)
 	if p.note != "" {
@@ -41,19 +42,28 @@ func (r *bout) print(s *strings.Builder) {
 		}
 	}
 	fmt.Fprintf(s, "%s\n%s\n", head, rule)
+	var remarks []string
 	for i, c := range p.runs {
-		if len(r.runs[i]) == 0 {
-			fmt.Fprintf(s, "| %s | failed |\n", c.who)
+		run := &r.runs[i]
+		if len(run.rounds) == 0 {
+			why := "not measured"
+			if len(run.failed) > 0 {
+				why = "failed: " + line(run.failed[0])
+			}
+			fmt.Fprintf(s, "| %s | %s |\n", c.who, why)
 			continue
+		}
+		for _, err := range run.failed {
+			remarks = append(remarks, fmt.Sprintf("%s failed in one round: %s", c.who, line(err)))
 		}
 		row := "| " + c.who + " |"
 		for _, col := range p.columns {
-			v := median(r.runs[i], col)
+			v := median(run.rounds, col)
 			row += " " + shown(v) + " |"
 			if !slices.Contains(p.ratios, col) {
 				continue
 			}
-			if base := median(r.runs[c.to], col); c.to == i || base == 0 {
+			if base := median(r.runs[c.to].rounds, col); c.to == i || base == 0 {
 				row += " |"
 			} else {
 				row += fmt.Sprintf(" %.2f |", v/base)
@@ -62,6 +72,21 @@ func (r *bout) print(s *strings.Builder) {
 		fmt.Fprintln(s, row)
 	}
 	fmt.Fprintln(s)
+	if n := len(r.runs[0].rounds) + len(r.runs[0].failed); n > 0 && n < p.rounds(o) {
+		remarks = append(remarks, fmt.Sprintf("%s only, for lack of time.", counted(n, "round")))
+	}
+	if len(remarks) > 0 {
+		fmt.Fprintf(s, "%s\n\n", strings.Join(remarks, "  \n"))
+	}
+}
+
+// line is an error as part of a table: one line, not too long.
+func line(err error) string {
+	text := []rune(strings.ReplaceAll(strings.Join(strings.Fields(err.Error()), " "), "|", "/"))
+	if len(text) > 300 {
+		text = append(text[:300], []rune(" ...")...)
+	}
+	return string(text)
 }
 
 func median(runs []figures, c column) float64 {
@@ -70,10 +95,14 @@ func median(runs []figures, c column) float64 {
 		v[i] = f[c]
 	}
 	slices.Sort(v)
-	if len(v) == 0 {
+	n := len(v)
+	switch {
+	case n == 0:
 		return 0
+	case n%2 == 0:
+		return (v[n/2-1] + v[n/2]) / 2
 	}
-	return v[len(v)/2]
+	return v[n/2]
 }
 
 // machine says what this was measured on, and what.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/hex"
@@ -15,9 +14,14 @@ import (
 	"postern/cmd/lab"
 )
 
+const (
+	wireguardSockets = "/var/run/wireguard/"
+	devicePrefix     = "ptb"
+)
+
 // startWireGuard starts wireguard-go as the gateway and on every station, with the addresses that the others have.
 func (g *gateway) startWireGuard() error {
-	ctx := context.Background()
+	ctx := g.b.ctx
 	serverKey, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
 		return err
@@ -34,14 +38,14 @@ func (g *gateway) startWireGuard() error {
 		host := g.lab.Host(station(i))
 		mine := fmt.Sprintf("private_key=%x\npublic_key=%x\nendpoint=%v:1194\nallowed_ip=10.84.0.0/24\nallowed_ip=172.29.7.0/24\n",
 			key.Bytes(), serverKey.PublicKey().Bytes(), router.Wan4)
-		if _, err := g.tunnel(host, fmt.Sprintf("ptb%d", i+1), addr+"/24", mine); err != nil {
+		if _, err := g.tunnel(host, fmt.Sprintf(devicePrefix+"%d", i+1), addr+"/24", mine); err != nil {
 			return err
 		}
-		if _, err := host.Run(ctx, "ip", "route", "add", "172.29.7.0/24", "dev", fmt.Sprintf("ptb%d", i+1)); err != nil {
+		if _, err := host.Run(ctx, "ip", "route", "add", "172.29.7.0/24", "dev", fmt.Sprintf(devicePrefix+"%d", i+1)); err != nil {
 			return err
 		}
 	}
-	g.server, err = g.tunnel(router, "ptb0", "10.84.0.1/24", conf)
+	g.server, err = g.tunnel(router, devicePrefix+"0", "10.84.0.1/24", conf)
 	if err != nil {
 		return err
 	}
@@ -62,7 +66,7 @@ func (g *gateway) startWireGuard() error {
 
 // tunnel starts one wireguard-go and configures it. The device's name names its socket, too, which all namespaces share.
 func (g *gateway) tunnel(h *lab.Host, device, addr, conf string) (*lab.Process, error) {
-	socket := "/var/run/wireguard/" + device + ".sock"
+	socket := wireguardSockets + device + ".sock"
 	_ = os.Remove(socket) // of a killed run
 	p, err := h.Start(device+".log", g.b.wireguard, "-f", device)
 	if err != nil {
@@ -84,7 +88,7 @@ func (g *gateway) tunnel(h *lab.Host, device, addr, conf string) (*lab.Process, 
 		return nil, fmt.Errorf("configure %s: %q, %v", device, answer, err)
 	}
 	for _, args := range [][]string{{"addr", "add", addr, "dev", device}, {"link", "set", device, "up", "mtu", "1420"}} {
-		if _, err := h.Run(context.Background(), append([]string{"ip"}, args...)...); err != nil {
+		if _, err := h.Run(g.b.ctx, append([]string{"ip"}, args...)...); err != nil {
 			return nil, err
 		}
 	}

@@ -66,7 +66,7 @@ func New(dir string) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a lab of network namespaces needs root")
 	}
-	sweep()
+	Sweep()
 	counter.Lock()
 	counter.n++
 	l := &Lab{name: fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), counter.n), Dir: dir, hosts: make(map[string]*Host), next: 1}
@@ -174,8 +174,8 @@ func (l *Lab) names() (names []string) {
 	return names
 }
 
-// sweep removes namespaces of processes that are gone.
-func sweep() {
+// Sweep removes namespaces of processes that are gone, with all that still runs in them.
+func Sweep() {
 	entries, _ := os.ReadDir("/var/run/netns")
 	for _, e := range entries {
 		rest, ok := strings.CutPrefix(e.Name(), prefix)
@@ -183,11 +183,22 @@ func sweep() {
 			continue
 		}
 		pid, err := strconv.Atoi(strings.SplitN(rest, "-", 2)[0])
-		if err != nil || syscall.Kill(pid, 0) == nil {
+		if err != nil || Alive(pid) {
 			continue
 		}
 		removeNamespace(e.Name())
 	}
+}
+
+// Alive reports whether a process runs. One that has ended does not, even if its parent has not asked how.
+func Alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// The state is the first field behind the name, which is in parentheses and may hold anything.
+	state := bytes.TrimSpace(stat[bytes.LastIndexByte(stat, ')')+1:])
+	return len(state) > 0 && state[0] != 'Z' && state[0] != 'X'
 }
 
 // removeNamespace kills whatever still runs in a namespace of ours, then deletes it.
