@@ -117,7 +117,7 @@ func cases(o options) (list []plan) {
 		takes: 3 * time.Second, note: "The load generator computes the other ends on the same cores.",
 		runs: []contestant{{"OpenVPN", 0, greeted(openvpn, burst)}, {"Postern", 0, greeted(postern, burst)}},
 	})
-	kept := []column{mbits, keptStorm, keptEnd, p99Quiet, p99Storm, p99End, rate}
+	kept := []column{mbits, came, keptStorm, keptEnd, p99Quiet, p99Storm, p99End, rate}
 	for _, s := range []struct {
 		name, what string
 		traffic    []string

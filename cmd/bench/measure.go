@@ -33,6 +33,7 @@ const (
 	lost      column = "% lost"
 
 	burstCores column = "cores, server"
+	came       column = "% came in"
 	keptStorm  column = "% kept, storm"
 	keptEnd    column = "% kept, teardown"
 	p99Quiet   column = "p99 ms, quiet"

@@ -37,7 +37,7 @@ func stormed(kind string, n, perSecond int, traffic ...string) func(*bed, option
 		}
 		phase() // quiet is over
 		others, err := load.Start(fmt.Sprintf("others%d.log", g.logs), g.vpnload("-phases", "-n", strconv.Itoa(n), "-storm", strconv.Itoa(perSecond),
-			"-from", sourceList(), "-settle", "0s", "-warm", "0s", "-duration", "10m")...)
+			"-from", sourceList(), "-settle", "0s", "-warm", "0s", "-duration", "10m", "-connect-timeout", "20s")...)
 		if err != nil {
 			return nil, err
 		}
@@ -69,9 +69,6 @@ func stormed(kind string, n, perSecond int, traffic ...string) func(*bed, option
 		if err != nil {
 			return nil, err
 		}
-		if crowd.Connected < n {
-			return nil, fmt.Errorf("%d of %d connected", crowd.Connected, n)
-		}
 		r, err := reported(data)
 		if err != nil {
 			return nil, err
@@ -84,7 +81,7 @@ func stormed(kind string, n, perSecond int, traffic ...string) func(*bed, option
 			return nil, errNothing
 		}
 		return figures{mbits: moved(0), keptStorm: 100 * moved(1) / moved(0), keptEnd: 100 * moved(3) / moved(0),
-			p99Quiet: r.Phases[0].Ping.P99, p99Storm: r.Phases[1].Ping.P99, p99End: r.Phases[3].Ping.P99, rate: crowd.Rate}, nil
+			p99Quiet: r.Phases[0].Ping.P99, p99Storm: r.Phases[1].Ping.P99, p99End: r.Phases[3].Ping.P99, rate: crowd.Rate, came: 100 * float64(crowd.Connected) / float64(n)}, nil
 	}
 }
 
