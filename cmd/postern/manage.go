@@ -174,6 +174,9 @@ func listenManagement(m *config.Management, a *management.Access) (net.Listener,
 		}
 		return int(*n)
 	}
+	if a.UID == nil && a.GID == nil {
+		return l, nil
+	}
 	if err := os.Chown(m.Path, id(a.UID), id(a.GID)); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("management: %w", err)
