@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -166,4 +167,20 @@ func (p *PKI) Load(name string) (*Bundle, error) {
 		return nil, err
 	}
 	return &b, nil
+}
+
+// RefusedNames are the names of the certificates in an index.txt that have not been revoked and have not expired, and by
+// which nobody can log in: easy-rsa issues names that CheckName does not take. Servers' are among them.
+func RefusedNames(indexFile []byte) ([]string, error) {
+	x, err := parseIndex(indexFile)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for e := range x.entries {
+		if r := newRecord(e, "", nil); r.Status == Valid && CheckName(r.Name) != nil && !slices.Contains(names, r.Name) {
+			names = append(names, r.Name)
+		}
+	}
+	return names, nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"postern/auth/pki"
 	"postern/server/config"
 )
 
@@ -280,6 +281,15 @@ func showAuthorities(w io.Writer, from string) {
 		if block, _ := pem.Decode(ca); block != nil {
 			if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
 				fmt.Fprintf(w, "  %-14s %s, until %s\n", "authority", printable(cert.Subject.CommonName), cert.NotAfter.Format(time.DateOnly))
+			}
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "index.txt")); err == nil {
+			names, err := pki.RefusedNames(b)
+			if err != nil {
+				fmt.Fprintf(w, "  %-14s index.txt: %v\n", "names", err)
+			}
+			for _, name := range names {
+				fmt.Fprintf(w, "  %-14s a certificate named %s cannot log in: issue another whose name has A-Z a-z 0-9 . _ @ + - only\n", "names", printable(name))
 			}
 		}
 		if b, err := os.ReadFile(filepath.Join(dir, "crl.pem")); err == nil {

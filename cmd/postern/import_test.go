@@ -56,6 +56,9 @@ func TestImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	write("easy-rsa/pki/ca.crt", string(ca))
+	write("easy-rsa/pki/index.txt", "V\t490101000000Z\t\t01\tunknown\t/CN=alice\n"+
+		"V\t490101000000Z\t\t02\tunknown\t/CN=John Doe\n"+
+		"R\t490101000000Z\t200101000000Z\t03\tunknown\t/CN=Jane Doe\n")
 
 	before := snapshotTree(t, from)
 	to := filepath.Join(t.TempDir(), "postern")
@@ -66,11 +69,15 @@ func TestImport(t *testing.T) {
 	for _, want := range []string{
 		server + "/server.conf: drop-in with notices\n", "openvpn-server@server, in its place postern-server@server",
 		"2 in " + server + "/ccd", "nonsense", "2 remembered in " + server + "/ipp.txt", "1 lines in it hold no address", "/bin/true (stays where it is)",
-		server + "/more.inc (copied)", from + "/broken.conf: needs", "easy-rsa/pki: a certificate authority", "Nothing was changed",
+		server + "/more.inc (copied)", from + "/broken.conf: needs", "easy-rsa/pki: a certificate authority",
+		"a certificate named John Doe cannot log in", "Nothing was changed",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
+	}
+	if strings.Contains(out, "Jane Doe") || strings.Contains(out, "named alice") {
+		t.Errorf("names are refused that log in, or do not need to:\n%s", out)
 	}
 	if strings.Contains(out, "laptop") {
 		t.Errorf("a client's profile is taken for a server:\n%s", out)
