@@ -25,7 +25,7 @@ ARGS ?=
 
 DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
 BENCH_PACKAGES := iproute2 iputils-ping openvpn openssl iperf3 ethtool procps
-TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps systemd tshark gcc libc6-dev
+TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps systemd tshark gcc libc6-dev strace
 
 .PHONY: help build run demo bench bench-quick test unit race sim fuzz e2e soak soak-load outage interop reproducible vet clean go root
 

@@ -15,6 +15,7 @@ import (
 // S101, S096: with all that watches the server switched on, what can be reached from other machines is the VPN's own
 // ports; and of who is connected a profile tells nothing.
 func TestE2ES101OnlyTheVPNIsReachable(t *testing.T) {
+	t.Parallel()
 	f := newField(t, "alice")
 	pw, profiles := f.write("management.pw", "secret"), filepath.Join(f.Dir, "pprof.sock")
 	conf := f.serverConf("local "+f.Host("router").Wan4.String()+" 1194 udp", "local "+f.Host("router").Wan4.String()+" 443 tcp-server",
