@@ -65,7 +65,7 @@ func TestE2ELoadSoak(t *testing.T) {
 	uses := srv.watch(long)
 	drops, full := srv.drops() // before everybody leaves, with packets on their way
 	for _, c := range crews {
-		c.report(time.Minute)
+		c.report(time.Minute + long/40) // the watch ends before them
 	}
 	close(ended)
 	wg.Wait()
