@@ -235,9 +235,7 @@ func (u *uplink) frame(r *run, b []byte, size int) {
 			return
 		}
 	}
-	u.write[0] = b
-	_ = u.lane.queues[0].Write(u.write[:], tun.GSO{}) // the queue counts what it could not write
-	u.write[0] = nil
+	u.single(0, b)
 }
 
 // readFrames carries frames from the device to clients until the queue is closed.

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
 
+	"postern/server/datachan"
 	"postern/server/link"
 	"postern/tun"
 )
@@ -50,6 +52,29 @@ func TestGroups(t *testing.T) {
 				expect(t, "a broken one's", slices.Concat(alice.got(), bob.got()))
 			})
 		})
+	}
+}
+
+// Packets of a flow to a group, which the device would take as one superpacket, reach the other clients as they were sent.
+func TestGroupsAreWhole(t *testing.T) {
+	b := newBench(t, 2)
+	b.srv.clientToClient, b.sock.keep = true, true
+	alice, bob := b.members[0], b.members[1]
+	packet := func(i int) []byte { return udp(alice.inside, group4, bytes.Repeat([]byte{byte(i)}, 1000)) }
+	const n = 3
+	must(t, b.uplink.batch([]link.Train{alice.trainOf(n, packet)}))
+	var got [][]byte
+	var s datachan.Scratch
+	for _, train := range b.sock.log {
+		for sealed := range slices.Chunk(train.Bytes, train.Size) {
+			payload, _, err := bob.client.Open(append(slices.Clone(sealed), make([]byte, link.Slack)...)[:len(sealed)], &s)
+			must(t, err)
+			got = append(got, bytes.Clone(payload))
+		}
+	}
+	expect(t, "bob", got, packet(0), packet(1), packet(2))
+	if want := n * len(packet(0)); b.queue.bytes != want {
+		t.Errorf("%d bytes reached the device, want %d", b.queue.bytes, want)
 	}
 }
 

@@ -134,8 +134,8 @@ type uplink struct {
 	nanos   int64       // when the batch under way came; 0 until somebody asks
 	forward []forwarded // for other clients, sent when the batch is through
 	clients []*client   // scratch
-	write   [1][]byte   // with a tap device
-	recent  recent      // likewise
+	write   [1][]byte   // scratch
+	recent  recent      // with a tap device
 }
 
 // forwarded is a packet for another client. It is lent until the batch ends.
@@ -405,6 +405,8 @@ func (u *uplink) payload(r *run, b []byte, size int) {
 		if dst, ok := tun.Destination(b); ok {
 			if dst.IsMulticast() {
 				u.forward = srv.copyFor(&u.clients, u.forward, r.m.zone, r.c, b)
+				u.single(r.m.zone, b) // a superpacket's header would be made of its own, which the copies are of
+				return
 			} else if to := srv.table.zones[r.m.zone].find(dst); to != nil && to != r.c {
 				if pt := to.path.Load(); pt.refuses(b) {
 					srv.drops.add(dropTooBig)
@@ -419,4 +421,11 @@ func (u *uplink) payload(r *run, b []byte, size int) {
 		}
 	}
 	u.merge[r.m.zone].Add(b)
+}
+
+// single writes a packet to a device as it is, at once.
+func (u *uplink) single(zone int, b []byte) {
+	u.write[0] = b
+	_ = u.lane.queues[zone].Write(u.write[:], tun.GSO{}) // the queue counts what it could not write
+	u.write[0] = nil
 }
