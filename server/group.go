@@ -16,6 +16,8 @@ const (
 	maxCopies = 1 << 16
 	// spareCopies is what a loop keeps room for from batch to batch.
 	spareCopies = 1 << 12
+	// streamCopies is what a stream's loop does: there are thousands of those.
+	streamCopies = 64
 )
 
 // others calls f for every member of a zone but c. list is the loop's own scratch.

@@ -94,3 +94,25 @@ func TestGroupsAreBounded(t *testing.T) {
 		t.Errorf("room for %d copies is kept", n)
 	}
 }
+
+// What copies for many take is not kept by a stream, of which there may be as many (S009).
+func TestStreamsKeepNoCopies(t *testing.T) {
+	b := newBench(t, 100)
+	b.srv.clientToClient = true
+	m := b.members[0]
+	u := &uplink{lane: b.lane, sock: &b.sock, door: m, only: m.c}
+	must(t, u.batch([]link.Train{m.trainOf(1, func(int) []byte { return udp(m.inside, group4, nil) })}))
+	if b.sock.packets != 99 {
+		t.Errorf("%d copies, want 99", b.sock.packets)
+	}
+	if cap(u.forward) > streamCopies || cap(u.clients) > 0 {
+		t.Errorf("room for %d copies to %d clients is kept", cap(u.forward), cap(u.clients))
+	}
+	peer := b.members[1]
+	must(t, u.batch([]link.Train{m.trainOf(1, func(int) []byte { return udp(m.inside, peer.inside, nil) })}))
+	room := cap(u.forward)
+	must(t, u.batch([]link.Train{m.trainOf(1, func(int) []byte { return udp(m.inside, peer.inside, nil) })}))
+	if room == 0 || cap(u.forward) != room {
+		t.Errorf("room for %d packets to one client, then for %d", room, cap(u.forward))
+	}
+}

@@ -190,6 +190,12 @@ func (u *uplink) batch(trains []link.Train) (err error) {
 		u.merge = nil
 	}
 	u.forward = passAll(u.forward)
+	if u.only != nil {
+		u.clients = nil // what is kept is kept by every stream there is (S009)
+		if cap(u.forward) > streamCopies {
+			u.forward = nil
+		}
+	}
 	return err
 }
 
