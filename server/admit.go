@@ -214,6 +214,10 @@ func (s *Server) lease(g *granted, set *config.Client) error {
 		}
 		g.leases = append(g.leases, l)
 		s.handOn(l)
+		if (l == nil || l.index < 0) && s.fixed.given(a, g.name) {
+			g.taken = append(g.taken, a)
+			s.forget(a)
+		}
 	}
 	g.addr4, g.addr6 = set.IfconfigPush4, set.IfconfigPush6.Addr()
 	if leases == nil || g.addr4.IsValid() {
@@ -230,17 +234,6 @@ func (s *Server) lease(g *granted, set *config.Client) error {
 		g.addr6 = l.addr6
 	}
 	return nil
-}
-
-// handOn has the kernel forget the connections of an address that another name had before: whoever has it now gets nothing
-// that was sent to that one (S086).
-func (s *Server) handOn(l *lease) {
-	if l == nil || !l.handedOn || s.parts.Forget == nil {
-		return
-	}
-	if err := s.parts.Forget(l.addr4, l.addr6); err != nil {
-		s.alarmOnce("connections", err)
-	}
 }
 
 // revoke gives back what grant and enter took.
@@ -305,6 +298,9 @@ func (c *client) join(key *datachan.Key, cipher string, live *live) error {
 		return errEnded
 	}
 	c.srv.enforcer.join(c)
+	if len(g.taken) > 0 { // whoever had them may have used them until now
+		c.srv.wg.Go(func() { c.srv.forget(g.taken...) })
+	}
 	for _, old := range displaced {
 		c.srv.displace(old, c)
 	}

@@ -127,6 +127,7 @@ type granted struct {
 	notAfter time.Time      // of the certificate; zero without
 	chain    []certRef      // for revocation while connected
 	leases   []*lease
+	taken    []netip.Addr // addresses of no pool that another name had before
 	addr4    netip.Addr
 	peer4    netip.Addr // the server's end of addr4, in topology net30
 	addr6    netip.Addr

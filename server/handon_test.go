@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -38,4 +40,59 @@ func TestAddressHandedOn(t *testing.T) {
 			t.Errorf("nothing is said about it:\n%s", w.log)
 		}
 	})
+}
+
+// So it is with an address of no pool, which one user's file names after another's; also when that one is still in, and
+// uses it until it is the other's (S086).
+func TestFixedAddressHandedOn(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		fixed := netip.MustParseAddr("10.8.0.200")
+		w.cfg.Pool4.Last = plus(w.cfg.Pool4.First, 9)
+		w.cfg.ClientConfigDir = t.TempDir()
+		for _, name := range []string{"alice", "bob"} {
+			must(t, os.WriteFile(filepath.Join(w.cfg.ClientConfigDir, name), fmt.Appendf(nil, "ifconfig-push %v 255.255.255.0\n", fixed), 0o600))
+		}
+		w.start()
+		var whose []string // whose it was whenever it was forgotten
+		w.srv.parts.Forget = func(addrs ...netip.Addr) error {
+			if !slices.Equal(addrs, []netip.Addr{fixed}) {
+				t.Errorf("%v were forgotten", addrs)
+			}
+			name := "nobody"
+			if c := w.srv.table.zones[0].find(fixed); c != nil {
+				name = c.decided().name
+			}
+			whose = append(whose, name)
+			return nil
+		}
+		for i, step := range []struct {
+			name  string
+			stays bool
+			want  []string
+		}{
+			{"alice", false, nil}, {"alice", false, nil}, {"bob", true, []string{"nobody", "bob"}}, {"bob", true, nil}, {"alice", false, []string{"bob", "alice"}},
+		} {
+			whose = nil
+			p := w.peer(step.name, at(i+1)).connect()
+			time.Sleep(time.Second)
+			if p.addr4() != fixed || !slices.Equal(whose, step.want) {
+				t.Errorf("%d: %s has %v, which was forgotten when it was of %v, want %v", i, step.name, p.addr4(), whose, step.want)
+			}
+			if !step.stays {
+				p.ctl.Say("EXIT")
+			}
+			time.Sleep(10 * time.Second)
+		}
+	})
+}
+
+// What is remembered of addresses is bounded.
+func TestHoldersAreBounded(t *testing.T) {
+	var h lastHolders
+	for i := range maxHolders + 100 {
+		h.given(plus(netip.MustParseAddr("fd00::"), i), "alice")
+	}
+	if n := len(h.names); n != maxHolders {
+		t.Errorf("%d addresses are remembered, want %d", n, maxHolders)
+	}
 }

@@ -111,6 +111,7 @@ type Server struct {
 	pulse      atomic.Int64 // rounds of the keeper
 	hush       hush
 	unrecorded hush            // logins that are in no audit record
+	fixed      lastHolders     // of addresses of no pool
 	auditDown  bool            // the keeper's: audit records are in trouble
 	workers    *tlsctl.Workers // who computes handshakes
 	memory     memory          // the keeper's
