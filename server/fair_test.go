@@ -92,6 +92,23 @@ func TestUplinkServesInTurn(t *testing.T) {
 	}
 }
 
+// However many copies of packets for groups wait, others have the lane's sender between some of them and some more.
+func TestCopiesLeaveInTurns(t *testing.T) {
+	b := newBench(t, 10)
+	packet := udp(b.members[0].inside, group4, nil)
+	var list []forwarded
+	for i := range 10 * passAtOnce {
+		list = append(list, forwarded{b.members[i%10].c, packet})
+	}
+	if n := b.lane.sender.pass(list); n != passAtOnce || b.sock.packets != n {
+		t.Errorf("%d copies went at once, %d left", n, b.sock.packets)
+	}
+	passAll(list[passAtOnce:])
+	if got := b.sock.packets; got != len(list) {
+		t.Errorf("%d copies left in all, want %d", got, len(list))
+	}
+}
+
 // A client that is over its rate loses its own packets, at the tail and counted, and nothing of it waits: the other's
 // leave with the same batch, all of them.
 func TestLimitedClientDelaysNobody(t *testing.T) {

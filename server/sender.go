@@ -59,12 +59,15 @@ func (s *sender) send(packets []tun.Packet, to []*client) (next *sender, sent in
 	return next, sent
 }
 
+// passAtOnce is how many forwarded packets go before others have their turn: what copies for a group come to may be a lot.
+const passAtOnce = 128
+
 // pass seals packets for clients that are at home here, up to the first for one who is not, and sends them. It returns
 // how many it took, at least one.
 func (s *sender) pass(list []forwarded) (n int) {
 	s.mu.Lock()
 	defer s.unlock()
-	for n < len(list) && (n == 0 || list[n].to.path.Load().home == s) {
+	for n < min(len(list), passAtOnce) && (n == 0 || list[n].to.path.Load().home == s) {
 		f := &list[n]
 		n++
 		if m := f.to.member.Load(); m != nil {
