@@ -62,8 +62,12 @@ func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, certCN 
 	case !h.First:
 		within = min(within, live.cfg.HandWindow/2) // the negotiation's end would judge nobody
 	}
+	var token *auth.TokenReport // of what the client has shown, whatever it is asked then
 	for {
 		id, err := c.authenticate(ctx, live.login, r, within)
+		if token == nil {
+			token = r.Token
+		}
 		clear(r.Response)
 		challenge := (*auth.Challenge)(nil)
 		switch {
@@ -73,7 +77,7 @@ func (c *client) login(ctx context.Context, live *live, h *tlsctl.Hello, certCN 
 			}
 			return id, nil
 		case !errors.As(err, &challenge):
-			if who := c.stands(h, r.Token, shown, err); who != nil {
+			if who := c.stands(h, token, shown, err); who != nil {
 				return who, nil
 			}
 			return nil, refusal(h.Username, err)

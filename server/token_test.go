@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -437,14 +436,15 @@ func TestExternalTokens(t *testing.T) {
 }
 
 // With `external-auth` too, nobody who is in with a good token is put out because nobody can be asked about it (S062): a
-// script that takes too long is a back end that is away. A token that is over needs somebody's yes: without it its client
-// is told to come again, and has no tunnel (S042, S048), not even by a token that was good when it was shown before.
+// script that takes too long is a back end that is away, and so is one that fails after it has asked the user. A token that
+// is over needs somebody's yes: without it its client is told to come again, and has no tunnel (S042, S048), not even by a
+// token that was good when it was shown before.
 func TestExternalTokensNobodyToAsk(t *testing.T) {
-	for _, hangs := range []bool{false, true} {
-		t.Run(fmt.Sprintf("hangs %v", hangs), func(t *testing.T) {
+	for _, how := range []string{"fails", "hangs", "asks the user first"} {
+		t.Run(how, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
 				w.cfg.Renegotiate = 24 * time.Hour
-				if hangs {
+				if how == "hangs" {
 					w.cfg.HandWindow = 5 * time.Second // less than a back end has otherwise
 				}
 				g := w.withTokens(auth.TokenOptions{External: true, Renewal: time.Hour})
@@ -453,13 +453,17 @@ func TestExternalTokensNobodyToAsk(t *testing.T) {
 				w.login = loginFunc(func(ctx context.Context, r *auth.Request) (*auth.Identity, error) {
 					g.mu.Lock()
 					away := g.away
-					judged = r.Token.State
+					if r.State == "" {
+						judged = r.Token.State
+					}
 					g.mu.Unlock()
-					if away && hangs {
+					switch {
+					case away && how == "hangs":
 						<-ctx.Done()
 						return nil, ctx.Err()
-					}
-					if away {
+					case away && how == "asks the user first" && r.State == "":
+						return nil, &auth.Challenge{State: "s", Username: r.Username, Within: time.Minute}
+					case away:
 						return nil, errAway
 					}
 					return inner.Authenticate(ctx, r)
