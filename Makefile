@@ -85,7 +85,8 @@ fuzz: go ## every fuzz target for a short time; FUZZTIME=1m for longer
 		grep -qs '^func Fuzz' "$$dir"/*_test.go || continue; \
 		$(GO) test -c -fuzz . -o "$$bin/test" $(TESTFLAGS) "$$package"; \
 		cd "$$dir"; \
-		for target in $$("$$bin/test" -test.list '^Fuzz'); do \
+		targets=$$("$$bin/test" -test.list '^Fuzz'); \
+		for target in $$targets; do \
 			echo "$$target"; \
 			"$$bin/test" -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZTIME) -test.fuzzminimizetime 100x -test.fuzzcachedir "$$cache/$$package" -test.timeout 10m || exit 1; \
 		done; \
