@@ -205,7 +205,10 @@ func (l *Log) flush() (more bool) {
 	if err != nil {
 		return false // all of it waits for the next time
 	}
-	l.pending = append([]entry(nil), l.pending[len(batch):]...)
+	clear(l.pending[:len(batch)])
+	if l.pending = l.pending[len(batch):]; len(l.pending) == 0 {
+		l.pending = nil // do not keep for good what a disk that hung has gathered
+	}
 	l.since = time.Now()
 	return len(l.pending) > 0
 }
