@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -114,6 +115,7 @@ type Server struct {
 	fixed      lastHolders     // of addresses of no pool
 	auditDown  bool            // the keeper's: audit records are in trouble
 	workers    *tlsctl.Workers // who computes handshakes
+	partings   chan struct{}   // a place for each who is being forgotten
 	memory     memory          // the keeper's
 	tight      atomic.Bool     // little memory is left
 	pace       pace            // of new sessions over UDP
@@ -198,7 +200,7 @@ func New(cfg *config.Config, parts Parts) (*Server, error) {
 	s := &Server{
 		parts: parts, log: parts.Log, table: newTable(cfg), half: newHalfOpen(), zones: zones,
 		clientToClient: cfg.ClientToClient, passTOS: cfg.PassTOS, blockIPv6: cfg.BlockIPv6, started: time.Now(), drained: make(chan struct{}),
-		workers: parts.Workers,
+		workers: parts.Workers, partings: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)),
 	}
 	s.streams.most = parts.MaxStreams
 	if cfg.PortShare.Host != "" {
@@ -441,6 +443,21 @@ func (c *client) die() bool {
 // closed is what a session's end leaves to do.
 func (s *Server) closed(c *client, err error) {
 	c.die()
+	g := s.forgetClient(c, err)
+	c.depart(g)
+	if g != nil { // its addresses are somebody else's only when the scripts know
+		last := *g // the keeper or a reload may be reading g still
+		s.revoke(c, &last)
+		s.visits.leave(c, g.name)
+	}
+	close(c.over)
+}
+
+// forgetClient is the part of closed that computes and waits for nobody. A thousand who leave at once take turns, as they do
+// when they come (S011): else each goroutine that they wake is in front of the lanes.
+func (s *Server) forgetClient(c *client, err error) *granted {
+	s.partings <- struct{}{}
+	defer func() { <-s.partings }()
 	s.leave(c)
 	s.bridge.leave(c)
 	c.leaveHalfOpen()
@@ -460,13 +477,7 @@ func (s *Server) closed(c *client, err error) {
 	if s.closing.Load() && s.table.count() == 0 {
 		s.drain.Do(func() { close(s.drained) })
 	}
-	c.depart(g)
-	if g != nil { // its addresses are somebody else's only when the scripts know
-		last := *g // the keeper or a reload may be reading g still
-		s.revoke(c, &last)
-		s.visits.leave(c, g.name)
-	}
-	close(c.over)
+	return g
 }
 
 // farewellLine logs how a session ended. What strangers bring about is logged within bounds only (S103).
