@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"slices"
 	"strings"
@@ -111,6 +112,30 @@ func TestS104ClientsAreRecorded(t *testing.T) {
 	})
 }
 
+// S104: who comes to no login, as with a certificate that is over, is recorded as one that failed, with the reason.
+func TestS104FailedBeforeTheLogin(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		book := new(ledger)
+		w.audit = book
+		w.start()
+		over, err := w.ca.Issue("alice", x509.ExtKeyUsageClientAuth, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) })
+		must(t, err)
+		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+		defer cancel()
+		if err := w.peerWith(over, homeAddr).ctl.Connect(ctx); err == nil {
+			t.Error("alice is in")
+		}
+		time.Sleep(time.Minute)
+		all := book.take()
+		if got, want := shortRecords(all), []string{"login failed /"}; !slices.Equal(got, want) {
+			t.Fatalf("records %q, want %q", got, want)
+		}
+		if r := all[0]; !strings.Contains(r.Reason, "expired") || r.From != homeAddr || r.Session == "" {
+			t.Errorf("record %+v", r)
+		}
+	})
+}
+
 // F10: while records cannot be written newcomers are put off, and hear no reason; who is in stays in, renegotiates and
 // leaves. Then everything is as before.
 func TestF10NoRecordNoLogin(t *testing.T) {
@@ -182,18 +207,40 @@ func TestAuditFailureContinue(t *testing.T) {
 	})
 }
 
-// S103: those who are not let in write so many records, and then their number is one.
+// S103: those who are not let in write so many records, and then their number is one; who is let in is recorded all the
+// same.
 func TestS103RefusalsAreCounted(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		book := new(ledger)
-		w.audit = book
+		w.audit, w.login = book, loginFunc(passwords)
 		w.start()
-		for range hushSecond + 50 {
-			w.srv.unrecorded.allows(time.Now())
+		for range hushMinute / hushSecond {
+			for range hushSecond {
+				w.srv.unrecorded.allows(time.Now())
+			}
+			time.Sleep(time.Second)
 		}
+		if err := w.peer("bob", otherAddr, withLogin("bob", "not bob's")).ctl.Connect(w.ctx); err == nil {
+			t.Error("bob is in")
+		}
+		w.peer("alice", homeAddr, withLogin("alice", "secret")).connect()
 		time.Sleep(2 * time.Second)
-		if all := book.take(); len(all) != 1 || all[0].Event != "withheld" || all[0].Count != 50 {
-			t.Errorf("records %+v", all)
+		all := book.take()
+		if got, want := shortRecords(all), []string{"login accepted alice/alice", "connect done alice/alice"}; !slices.Equal(withoutEvent(got, "withheld"), want) {
+			t.Errorf("records %q, want %q", got, want)
+		}
+		withheld := 0
+		for _, r := range all {
+			if r.Event == "withheld" {
+				withheld += r.Count
+			}
+		}
+		if withheld != 1 {
+			t.Errorf("%d are said to be withheld, want bob's", withheld)
 		}
 	})
+}
+
+func withoutEvent(list []string, event string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return strings.HasPrefix(s, event+" ") })
 }
