@@ -132,7 +132,7 @@ func cases(o options) (list []plan) {
 		list = append(list, plan{
 			name: s.name, title: fmt.Sprintf("%d clients connect, 100 a second, and leave at once, while one moves %s", storm, s.what), columns: kept,
 			late: late, once: late, takes: time.Duration(storm)*10*time.Millisecond + time.Duration(o.seconds)*time.Second + 5*time.Second,
-			note: "Shares of what it moved before the storm; a fourth of the time of a machine with two cores goes into the clients' end of the handshakes.",
+			note: "Shares of what it moved before the storm. The load generator computes the clients' ends of the handshakes on the same cores.",
 			runs: []contestant{{"OpenVPN", 0, stormed(openvpn, storm, 100, s.traffic...)}, {"Postern", 0, stormed(postern, storm, 100, s.traffic...)}},
 		})
 	}
