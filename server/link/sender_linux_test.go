@@ -10,14 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An interface that cannot split (EIO) gets the packets of the train one by one, and is asked no more.
-func TestSenderWithoutOffload(t *testing.T) {
+// loopbackUDP is a socket on a free port, for the test's time.
+func loopbackUDP(t *testing.T) *UDP {
+	t.Helper()
 	socks, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), UDPOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := socks[0]
-	defer u.Close()
+	t.Cleanup(func() { socks[0].Close() })
+	return socks[0]
+}
+
+// An interface that cannot split (EIO) gets the packets of the train one by one, and is asked no more.
+func TestSenderWithoutOffload(t *testing.T) {
+	u := loopbackUDP(t)
 	s := &u.moves.(*batch).sender
 	s.gso = true
 
@@ -92,12 +98,7 @@ func TestSenderOddAnswers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			socks, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), UDPOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			u := socks[0]
-			defer u.Close()
+			u := loopbackUDP(t)
 			s := &u.moves.(*batch).sender
 			s.clogged = true // waiting is for another test
 			var got []byte
@@ -143,12 +144,7 @@ func TestSenderOddAnswers(t *testing.T) {
 // Whatever recvmmsg leaves behind, Receive returns the packets that are whole, each with a size that fits it: a train cut
 // short or without a byte is dropped and counted, control messages that make no sense are not believed.
 func TestReceiverOddAnswers(t *testing.T) {
-	socks, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), UDPOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := socks[0]
-	defer u.Close()
+	u := loopbackUDP(t)
 	r := &u.moves.(*batch).receiver
 	from := netip.MustParseAddrPort("192.0.2.7:1194")
 	type datagram struct {
@@ -221,12 +217,7 @@ func TestReceiverOddAnswers(t *testing.T) {
 
 // A full send buffer is waited for once, and not again until a packet has left.
 func TestSenderWaitsOnce(t *testing.T) {
-	socks, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), UDPOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := socks[0]
-	defer u.Close()
+	u := loopbackUDP(t)
 	s := &u.moves.(*batch).sender
 	full, waited := true, false
 	s.call = func(uintptr) bool {
