@@ -212,7 +212,7 @@ func (c *directoryConn) lend(ctx context.Context) {
 // step gives the next operation its time, and says what may answer it.
 func (c *directoryConn) step(ops ...uint) error {
 	c.answers.expect(ops...)
-	return c.wire.SetDeadline(time.Now().Add(c.timeout))
+	return c.answers.explain(c.wire.SetDeadline(time.Now().Add(c.timeout)))
 }
 
 // rest takes the connection back from who it was lent to. It reports false when it cannot be used any more.

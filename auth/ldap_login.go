@@ -20,7 +20,7 @@ func (c *directoryConn) bindService(ctx context.Context, dn, password string) er
 		return inStep(stepService, err)
 	}
 	if err := c.ldap.Bind(dn, password); err != nil {
-		return inStep(stepService, err)
+		return inStep(stepService, c.answers.explain(err))
 	}
 	trace(ctx, stepService, "bound as %s", dn)
 	return nil
@@ -38,7 +38,7 @@ func (c *directoryConn) bind(ctx context.Context, as string, password []byte) er
 	if result == nil {
 		result = &ldap.SimpleBindResult{}
 	}
-	if err := judgeBind(as, result.Controls, err); err != nil {
+	if err := judgeBind(as, result.Controls, c.answers.explain(err)); err != nil {
 		return err
 	}
 	trace(ctx, stepBind, "the directory takes the password of %s", as)
@@ -61,7 +61,7 @@ func (c *directoryConn) confirm(ctx context.Context, as string, entry *ldap.Entr
 		}
 		return &oddAnswer{inStep(stepWhoAmI, fmt.Errorf("the directory does not say whom it takes %q for, and the entry is %q", as, entry.DN))}
 	case err != nil:
-		return inStep(stepWhoAmI, answered(err))
+		return inStep(stepWhoAmI, answered(c.answers.explain(err)))
 	case !isEntry(who.AuthzID, entry):
 		// A yes that was not about this entry, as some directories give for what they take for anonymous.
 		return &Denied{Reason: fmt.Sprintf("bound as %q for %q, the directory says it is %q", as, entry.DN, clip(who.AuthzID)), Public: PublicRefusal, Err: errOtherEntry}

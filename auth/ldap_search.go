@@ -27,7 +27,8 @@ func (c *directoryConn) search(base string, scope, sizeLimit int, filter string,
 		return nil, err
 	}
 	seconds := max(1, int(c.timeout.Seconds()))
-	return c.ldap.Search(ldap.NewSearchRequest(base, scope, ldap.NeverDerefAliases, sizeLimit, seconds, false, filter, attributes, nil))
+	result, err := c.ldap.Search(ldap.NewSearchRequest(base, scope, ldap.NeverDerefAliases, sizeLimit, seconds, false, filter, attributes, nil))
+	return result, c.answers.explain(err)
 }
 
 // findUser returns the one entry that the filter finds. None, or more than one, is a *Denied.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 )
 
@@ -33,7 +34,8 @@ type answerConn struct {
 	expected atomic.Uint32 // set of operations, a bit each
 	spent    atomic.Int64  // bytes read since the request
 
-	ready []byte // the reading goroutine's: what is left of the message being handed on
+	ready  []byte                // the reading goroutine's: what is left of the message being handed on
+	broken atomic.Pointer[error] // why reading ended
 }
 
 // expect sets which operations may answer from now on.
@@ -48,23 +50,44 @@ func (c *answerConn) expect(ops ...uint) {
 
 func (c *answerConn) Read(p []byte) (int, error) {
 	if len(c.ready) == 0 {
-		msg, err := readMessage(c.Conn, maxResult-int(c.spent.Load()))
+		msg, err := c.next()
 		if err != nil {
+			c.broken.Store(&err)
 			return 0, err
-		}
-		c.spent.Add(int64(len(msg)))
-		op, err := checkMessage(msg)
-		if err != nil {
-			return 0, err
-		}
-		if c.expected.Load()&(1<<op) == 0 {
-			return 0, fmt.Errorf("directory sent operation %d, which was not asked for", op)
 		}
 		c.ready = msg
 	}
 	n := copy(p, c.ready)
 	c.ready = c.ready[n:]
 	return n, nil
+}
+
+// next reads one message that is fit to be handed on.
+func (c *answerConn) next() ([]byte, error) {
+	msg, err := readMessage(c.Conn, maxResult-int(c.spent.Load()))
+	if err != nil {
+		return nil, err
+	}
+	c.spent.Add(int64(len(msg)))
+	op, err := checkMessage(msg)
+	if err != nil {
+		return nil, err
+	}
+	if c.expected.Load()&(1<<op) == 0 {
+		return nil, fmt.Errorf("directory sent operation %d, which was not asked for", op)
+	}
+	return msg, nil
+}
+
+// explain adds to an error of the library why reading ended, if it did and the error does not say so: a request that
+// came after that fails with no more than "connection closed". TLS 1.3 tells a client only behind the handshake that its
+// certificate was wanted, or not liked.
+func (c *answerConn) explain(err error) error {
+	broken := c.broken.Load()
+	if err == nil || broken == nil || strings.Contains(err.Error(), (*broken).Error()) {
+		return err
+	}
+	return fmt.Errorf("%w: %v", err, *broken)
 }
 
 var errMalformed = errors.New("malformed answer from the directory")
