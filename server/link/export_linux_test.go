@@ -38,7 +38,7 @@ func SocketOptionsOf(t *testing.T, u *UDP) (list []Option) {
 }
 
 // WithoutGRO takes from the socket of u what merges datagrams as they come in.
-func WithoutGRO(t *testing.T, u *UDP) {
+func WithoutGRO(t testing.TB, u *UDP) {
 	err := control(u.conn, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 0) })
 	if err != nil {
 		t.Fatal(err)
