@@ -30,11 +30,11 @@ func TestMain(m *testing.M) {
 
 // namespace is a network namespace for one test.
 type namespace struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 }
 
-func newNamespace(t *testing.T, what string) *namespace {
+func newNamespace(t testing.TB, what string) *namespace {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs a network namespace")
