@@ -227,7 +227,9 @@ func (u *uplink) frame(r *run, b []byte, size int) {
 	clampFrame(b, r.m)
 	if srv.clientToClient {
 		if f.dst.group() {
-			u.forward = srv.copyFor(&u.clients, u.forward, r.m.zone, r.c, b)
+			if u.spreads(r) {
+				u.forward = srv.copyFor(&u.clients, u.forward, r.m.zone, r.c, b)
+			}
 		} else if to := srv.bridge.find(&u.recent, f.dst); to != nil {
 			if to != r.c {
 				u.forward = append(u.forward, forwarded{to, b})

@@ -93,6 +93,7 @@ type client struct {
 	rx, tx   traffic
 
 	down, up bucket
+	copies   bucket         // of packets for groups; only spent
 	filtered []netip.Prefix // the enforcer's: what the filter knows of it
 
 	place *list.Element // guarded by halfOpen.mu: among those that may be put out

@@ -25,7 +25,7 @@ const (
 	dropBlocked                // IPv6 with block-ipv6; who sent it is told
 	dropCrowded                // a stranger's packet, while handshakes queue or memory is short (S011, S117)
 	dropLimit                  // more than the client's limit
-	dropGroup                  // copies of packets for groups, when there are too many at once
+	dropGroup                  // copies of packets for groups, when there are too many
 	dropKinds
 )
 

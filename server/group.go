@@ -1,8 +1,6 @@
 package server
 
-import (
-	"postern/tun"
-)
+import "postern/tun"
 
 // Packets for groups, by multicast, go to all, as frames for groups do on a tap device:
 //
@@ -11,6 +9,11 @@ import (
 //	                otherwise                 to the device
 
 const (
+	// copyRate is how many copies a second one client may have made of its packets for groups, a second's worth at once:
+	// what it sends once, the server encrypts and sends for everybody.
+	copyRate = 1 << 14
+	// copyMost is what a packet counts at most, so that in a crowd, too, some go: who is there has to be found.
+	copyMost = copyRate / 4
 	// maxCopies is how many copies of packets for groups one batch may bring about. What is beyond it dies: a client must not
 	// have the server fill its memory.
 	maxCopies = 1 << 16
@@ -32,6 +35,19 @@ func (s *Server) others(list *[]*client, zone int, c *client, f func(*client)) {
 		}
 	}
 	clear(*list)
+}
+
+// spreads reports whether a packet for a group from r's client may be copied to the others now. It counts as many copies
+// as there are clients: to look for those of the zone is a large part of the work.
+func (u *uplink) spreads(r *run) bool {
+	if u.nanos == 0 {
+		u.nanos = u.lane.srv.nanos()
+	}
+	if r.c.copies.spend(copyRate*8, u.nanos, 1, min(u.lane.srv.table.count(), copyMost)) == 0 {
+		u.lane.srv.drops.add(dropGroup)
+		return false
+	}
+	return true
 }
 
 // copyFor adds copies of a packet for a group to list: one for each member of a zone but c.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"postern/server/datachan"
 	"postern/server/link"
@@ -78,17 +79,59 @@ func TestGroupsAreWhole(t *testing.T) {
 	}
 }
 
-// What a client sends to groups is copied only so often at a time, and what is beyond that dies and is counted.
+// What a client sends to groups is copied only so often a second, for it is multiplied; the others' is not the less, and the
+// device gets all of it.
 func TestGroupsAreBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.cfg.ClientToClient = true
+		w.start()
+		alice, bob, carol := w.peer("alice", homeAddr).connect(), w.peer("bob", otherAddr).connect(), w.peer("carol", thirdAddr).connect()
+		const most = copyRate / 3 // packets of one client, with two others and itself
+		flood := func(from *peer, n int) (written int) {
+			for range n {
+				from.send(udp(from.addr4(), group4, nil))
+				written += len(w.written())
+			}
+			return written
+		}
+		if got := flood(alice, most+100); got != most+100 {
+			t.Errorf("the device got %d packets, want %d", got, most+100)
+		}
+		if got := len(bob.got()); got != most {
+			t.Errorf("bob got %d packets of alice's at once, want %d", got, most)
+		}
+		carol.got()
+		if got := w.srv.drops[dropGroup].Load(); got != 100 {
+			t.Errorf("%d counted, want 100", got)
+		}
+		flood(bob, 10)
+		if got := len(carol.got()); got != 10 {
+			t.Errorf("carol got %d packets of bob's, want 10", got)
+		}
+		time.Sleep(time.Second / 2)
+		flood(alice, most)
+		if got := len(carol.got()); got < most/2-1 || got > most/2+1 {
+			t.Errorf("carol got %d packets of alice's half a second later, want %d", got, most/2)
+		}
+	})
+}
+
+// However many clients send to groups in one batch, the copies are bounded, and what is beyond that dies and is counted.
+func TestBatchOfGroupsIsBounded(t *testing.T) {
 	b := newBench(t, 9)
 	b.srv.clientToClient = true
-	m := b.members[0]
-	must(t, b.uplink.batch([]link.Train{m.trainOf(maxCopies/8+10, func(int) []byte { return udp(m.inside, group4, nil) })}))
+	var trains []link.Train
+	packets := 0
+	for _, m := range b.members {
+		trains = append(trains, m.trainOf(copyRate/9, func(int) []byte { return udp(m.inside, group4, nil) }))
+		packets += copyRate / 9
+	}
+	must(t, b.uplink.batch(trains))
 	if got := b.sock.packets; got != maxCopies {
 		t.Errorf("%d copies, want %d", got, maxCopies)
 	}
-	if got := b.srv.drops[dropGroup].Load(); got != 80 {
-		t.Errorf("%d counted, want 80", got)
+	if got, want := int(b.srv.drops[dropGroup].Load()), packets*8-maxCopies; got != want {
+		t.Errorf("%d counted, want %d", got, want)
 	}
 	if n := cap(b.uplink.forward); n > spareCopies {
 		t.Errorf("room for %d copies is kept", n)

@@ -410,7 +410,9 @@ func (u *uplink) payload(r *run, b []byte, size int) {
 	if srv.clientToClient {
 		if dst, ok := tun.Destination(b); ok {
 			if dst.IsMulticast() {
-				u.forward = srv.copyFor(&u.clients, u.forward, r.m.zone, r.c, b)
+				if u.spreads(r) {
+					u.forward = srv.copyFor(&u.clients, u.forward, r.m.zone, r.c, b)
+				}
 				u.single(r.m.zone, b) // a superpacket's header would be made of its own, which the copies are of
 				return
 			} else if to := srv.table.zones[r.m.zone].find(dst); to != nil && to != r.c {

@@ -47,6 +47,11 @@ func (b *bucket) take(now int64, n, size int) int {
 	if rate == 0 {
 		return n
 	}
+	return b.spend(rate, now, n, size)
+}
+
+// spend is take at a rate in bits a second that is not the bucket's to know.
+func (b *bucket) spend(rate, now int64, n, size int) int {
 	cost := max(int64(size)*8*int64(time.Second)/rate, 1)
 	burst := max(int64(limitBurst), limitLeast*8*int64(time.Second)/rate)
 	for {

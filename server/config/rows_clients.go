@@ -16,7 +16,7 @@ var clientRows = []row{
 	use("ifconfig-push-constraint", "NET MASK", "Warn of fixed addresses outside this network; default that of `server`, in topology subnet. They are given all the same.", setConstraint),
 	use("client-config-dir", "DIR", "A directory with a file for each client, named as its certificate's common name (or as its login, with `username-as-common-name`); DEFAULT serves the others. Read at every login.", word(func(c *Config) *string { return &c.ClientConfigDir })),
 	use("ccd-exclusive", "", "Let only clients in that have a file of their own.", switchOn(func(c *Config) *bool { return &c.CCDExclusive })),
-	use("client-to-client", "", "Let clients reach each other. Without it they cannot.", switchOn(func(c *Config) *bool { return &c.ClientToClient })),
+	use("client-to-client", "", "Let clients reach each other. Without it they cannot. Multicast and broadcasts go to all of them, up to 16,384 copies a second of what one client sends.", switchOn(func(c *Config) *bool { return &c.ClientToClient })),
 	use("duplicate-cn", "", "Let several clients with one name in at once. Addresses are then not remembered. Without it the newest one goes on, and older ones are told to stop.", switchOn(func(c *Config) *bool { return &c.DuplicateCN })),
 	use("max-clients", "N", "How many clients at most; default 1024.", count(1, 1<<24-2, func(c *Config) *int { return &c.MaxClients })),
 	use("max-routes-per-client", "N", "With a tap device how many hardware addresses are learned behind one client; default 256. With a tun device none are learned.", count(1, 1<<16, func(c *Config) *int { return &c.MaxMACs })),
