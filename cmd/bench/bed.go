@@ -23,6 +23,7 @@ type bed struct {
 	pki                         string
 	gateways                    map[site]*gateway
 	used                        []site // by the measurement
+	watch                       *watch // of the measurement that is under way; nil: it is not profiled
 	dismiss                     func() // ends the guard
 }
 
@@ -125,6 +126,7 @@ func (b *bed) raze(at site) {
 type meter struct {
 	measure  func(*bed, options) (figures, error)
 	patience time.Duration
+	watch    *watch // has the server profiled; nil: not
 }
 
 // measure takes one measurement. What it used when it failed is built anew for the next.
@@ -132,7 +134,10 @@ func (b *bed) measure(o options, m meter) (figures, error) {
 	outer := b.ctx
 	ctx, cancel := context.WithTimeout(outer, m.patience)
 	defer cancel()
-	b.ctx, b.used = ctx, nil
+	b.ctx, b.used, b.watch = ctx, nil, m.watch
+	if m.watch != nil {
+		o.seconds = m.watch.seconds + 1
+	}
 	f, err := m.measure(b, o)
 	if ctx.Err() == context.DeadlineExceeded {
 		err = fmt.Errorf("not done within %v: %w", m.patience, err)
@@ -142,7 +147,7 @@ func (b *bed) measure(o options, m meter) (figures, error) {
 			b.raze(at)
 		}
 	}
-	b.ctx = outer
+	b.ctx, b.watch = outer, nil
 	return f, err
 }
 
@@ -288,10 +293,13 @@ func (g *gateway) start() error {
 	return g.launch()
 }
 
-func (g *gateway) launch() error {
+func (g *gateway) launch(env ...string) error {
 	args := []string{"openvpn"}
 	if g.kind == postern {
-		args = []string{g.b.postern, "serve"}
+		args = []string{g.b.postern, "serve", "--pprof", "unix:" + g.profilesAt()}
+	}
+	if len(env) > 0 {
+		args = append(append([]string{"env"}, env...), args...)
 	}
 	g.logs++
 	var err error
@@ -310,12 +318,12 @@ func (g *gateway) launch() error {
 	})
 }
 
-// again starts the server anew, so that nothing of former sessions is left in it.
-func (g *gateway) again() error {
+// again starts the server anew, so that nothing of former sessions is left in it, with what is added to its environment.
+func (g *gateway) again(env ...string) error {
 	if err := g.server.Stop(); err != nil && !strings.Contains(err.Error(), "signal") {
 		return err
 	}
-	return g.launch()
+	return g.launch(env...)
 }
 
 // merge has the router's outer interface merge datagrams as they come in, as good hardware does, or not.

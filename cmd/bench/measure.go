@@ -83,6 +83,7 @@ func stock(kind, way string, n int, merge bool) func(*bed, options) (figures, er
 		if err != nil {
 			return nil, err
 		}
+		defer b.watch.begin(g)()
 		var wg sync.WaitGroup
 		bytes, rates, errs := make([]float64, n), make([]float64, n), make([]error, n)
 		for i := range n {
@@ -212,6 +213,7 @@ func generated(kind string, fit outfit, w flow) func(*bed, options) (figures, er
 		if w.stream {
 			proto = "tcp"
 		}
+		defer b.watch.begin(g)()
 		// One size of TCP segments, whatever the server does to them.
 		r, err := g.load("-n", strconv.Itoa(w.sessions), "-io", w.io, "-flow", w.flow, "-traffic", w.way, "-size", strconv.Itoa(max(w.size, 64)),
 			"-rate", strconv.Itoa(w.rate), "-proto", proto, "-mss", "1340", "-duration", fmt.Sprintf("%ds", o.seconds), "-settle", "200ms")
@@ -236,6 +238,10 @@ func greeted(kind string, n int) func(*bed, options) (figures, error) {
 		if err != nil {
 			return nil, err
 		}
+		if b.watch != nil {
+			n *= 5 // enough to look at
+		}
+		defer b.watch.begin(g)()
 		r, err := g.load("-n", strconv.Itoa(n), "-joining", "32", "-from", sourceList(), "-duration", "100ms", "-settle", "100ms", "-warm", "0s")
 		if err != nil {
 			return nil, err
@@ -257,6 +263,9 @@ func idle(kind string, n int, proto string) func(*bed, options) (figures, error)
 		g, err := b.gateway(kind, fit)
 		if err != nil {
 			return nil, err
+		}
+		if b.watch != nil {
+			return nil, b.watch.idle(g, n, proto)
 		}
 		if err := g.again(); err != nil {
 			return nil, err

@@ -19,6 +19,7 @@ func report(o options, b *bed, done []*bout, took time.Duration) string {
 		"gigabyte that arrived. Ratios are the verdict: single figures depend on the machine.\n\n", counted(o.rounds, "round"), o.seconds)
 	fmt.Fprintf(&s, "%s\n\n", strings.Join(machine(b), "  \n"))
 	judge(&s, done)
+	explain(&s, done)
 	for _, r := range done {
 		r.print(&s, o)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,8 +18,9 @@ type bout struct {
 
 // A result is what a contestant did in all rounds.
 type result struct {
-	rounds []figures // those that it finished
-	failed []error
+	rounds  []figures // those that it finished
+	failed  []error
+	profile *watch // of a measurement apart, when a target was missed
 }
 
 // A schedule says how long what is left will take, from what was foreseen and what it came to so far.
@@ -67,6 +69,7 @@ func run(ctx context.Context, o options, list []plan, begun time.Time, measure f
 	})
 	s := schedule{begun: begun, limit: o.limit}
 	var failed []error
+	taken := 0 // profiles
 	for _, r := range order {
 		p := &r.plan
 		rounds := p.rounds(o)
@@ -85,7 +88,7 @@ func run(ctx context.Context, o options, list []plan, begun time.Time, measure f
 				if len(to.failed) > 1 {
 					continue // it will not do better
 				}
-				f, err := measure(meter{c.measure, p.patience(o)})
+				f, err := measure(meter{c.measure, p.patience(o), nil})
 				if ctx.Err() != nil {
 					return bouts, errors.Join(failed...) // nor is this a failure
 				}
@@ -108,6 +111,23 @@ func run(ctx context.Context, o options, list []plan, begun time.Time, measure f
 			} else {
 				rest -= p.round(o)
 			}
+		}
+		for _, i := range r.wanting() {
+			c, w := p.runs[i], &watch{seconds: profileSeconds(o)}
+			if ctx.Err() != nil || taken == o.profiles || !s.fits(first+p.looked(w)) {
+				break
+			}
+			taken++
+			if _, err := measure(meter{c.measure, p.patience(o), w}); err != nil {
+				w.err = cmp.Or(w.err, err)
+			}
+			r.runs[i].profile = w
+			head := fmt.Sprintf("%v: %s, %s, profile:", time.Since(begun).Round(time.Second), p.name, c.who)
+			if w.err != nil {
+				fmt.Fprintln(os.Stderr, head, "failed:", w.err)
+				continue
+			}
+			fmt.Fprintln(os.Stderr, head, w.summary())
 		}
 	}
 	return bouts, errors.Join(failed...)
