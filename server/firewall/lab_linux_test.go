@@ -86,14 +86,6 @@ func newLab(t testing.TB) {
 			run(t, fmt.Sprintf("ip -n %s route add default via %v", ns, via)+map[bool]string{true: " dev tun"}[via.Is6()])
 		}
 	}
-	// A TUN device knows no neighbours, and asks for none.
-	mac := func(ns, dev string) string {
-		return strings.TrimSpace(run(t, "ip netns exec "+ns+" cat /sys/class/net/"+dev+"/address"))
-	}
-	for ns, addr := range map[string]netip.Addr{alice: alice6, bob: bob6} {
-		run(t, fmt.Sprintf("ip -n %s neigh replace %v lladdr %s dev tun", ns, inside6, mac(server, device)))
-		run(t, fmt.Sprintf("ip -n %s neigh replace %v lladdr %s dev %s", server, addr, mac(ns, "tun"), device))
-	}
 	run(t, "ip -n "+server+" link add wan type veth peer name wan netns "+beyond)
 	for _, addr := range []string{
 		server + " " + device + " 10.77.0.1/24", server + " " + device + " fd77::1/64",
@@ -104,6 +96,19 @@ func newLab(t testing.TB) {
 		run(t, fmt.Sprintf("ip -n %s addr add %s dev %s nodad", f[0], f[2], f[1]))
 		run(t, fmt.Sprintf("ip -n %s link set %s up", f[0], f[1]))
 	}
+	// A TUN device knows no neighbours, and asks for none. Nor does any other here: to ask takes its time on a busy machine.
+	neighbours := func(ns, dev, other, otherDev string, addrs ...netip.Addr) {
+		mac := strings.TrimSpace(run(t, "ip netns exec "+other+" cat /sys/class/net/"+otherDev+"/address"))
+		for _, addr := range addrs {
+			run(t, fmt.Sprintf("ip -n %s neigh replace %v lladdr %s dev %s", ns, addr, mac, dev))
+		}
+	}
+	neighbours(alice, "tun", server, device, inside4, inside6)
+	neighbours(bob, "tun", server, device, inside4, inside6)
+	neighbours(server, device, alice, "tun", alice4, alice6)
+	neighbours(server, device, bob, "tun", bob4, bob6)
+	neighbours(server, "wan", beyond, "wan", beyond4, beyond6)
+	neighbours(beyond, "wan", server, "wan", public4, public6)
 	within(t, server, func() error {
 		for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
 			if err := os.WriteFile("/proc/sys/net/"+name, []byte("1"), 0o644); err != nil {
