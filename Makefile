@@ -27,7 +27,7 @@ DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
 BENCH_PACKAGES := iproute2 iputils-ping openvpn openssl iperf3 ethtool procps
 TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps systemd tshark gcc libc6-dev strace
 
-.PHONY: help build run demo bench bench-quick test unit race sim fuzz e2e soak soak-load outage interop reproducible vet clean go root
+.PHONY: help build run demo bench bench-quick microbench test unit race sim fuzz e2e soak soak-load outage interop reproducible vet clean go root
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,23 @@ bench-quick: root go ## as root: a little of everything that bench does, in less
 	$(GO) build -o bin/bench ./cmd/bench
 	bin/bench -quick
 
+# In turns, so that what else the machine does falls on all alike. Benchmarks compare what their name has behind by=, for what
+# it has behind of=.
+MICROBENCH_PACKAGES := server/link tun server/datachan server server/firewall
+microbench: root go ## as root: each technique of the data path beside its absence, compared by benchstat; two minutes, on a quiet machine
+	@temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; top=$$PWD; \
+	$(GO) build -C cmd/bench/benchstat -o "$$temp/benchstat" golang.org/x/perf/cmd/benchstat; \
+	for package in $(MICROBENCH_PACKAGES); do $(GO) test -c -o "$$temp/$${package//\//-}" "./$$package"; done; \
+	for turn in {1..10}; do \
+		echo "turn $$turn of 10" >&2; \
+		for package in $(MICROBENCH_PACKAGES); do \
+			cd "$$top/$$package"; \
+			"$$temp/$${package//\//-}" -test.run '^$$' -test.bench '/(of|by)=' -test.benchtime 50ms >>"$$temp/results" || { cat "$$temp/results"; exit 1; }; \
+		done; \
+	done; \
+	"$$temp/benchstat" -table .name -row '.name,/of' -col /by -ignore pkg,/gomaxprocs \
+		-filter '.unit:(ns/packet OR ns/client OR B/s OR allocs/op)' "$$temp/results"
+
 # Every step runs, whatever the others found, and their closing lines come together at the end.
 test: root go ## as root: every test there is, installing the Debian packages they need
 	@deploy/packages $(TEST_PACKAGES)
@@ -71,9 +88,10 @@ test: root go ## as root: every test there is, installing the Debian packages th
 unit: go ## the tests that need neither root nor other programs
 	$(GO) test -short $(TESTFLAGS) ./...
 
-# What takes longest begins first.
-race: go ## as root: all tests but the end-to-end ones, with the race detector
+# What takes longest begins first. Benchmarks check what they move: each goes around once.
+race: go ## as root: all tests but the end-to-end ones, and every benchmark once, with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m -skip '^TestE2E' $(TESTFLAGS) ./tlsctl ./...
+	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) -run '^$$' -bench . -benchtime 1x ./tlsctl $(addprefix ./,$(MICROBENCH_PACKAGES))
 
 sim: go ## ten thousand clients of all versions over lossy wires, in virtual time
 	$(GO) test -count 1 -timeout 20m -run '^TestSimulation$$' $(TESTFLAGS) ./tlsctl
