@@ -57,6 +57,7 @@ bench-quick: root go ## as root: a little of everything that bench does, in less
 # it has behind of=.
 MICROBENCH_PACKAGES := server/link tun server/datachan server server/firewall
 microbench: root go ## as root: each technique of the data path beside its absence, compared by benchstat; two minutes, on a quiet machine
+	@deploy/packages iproute2
 	@temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; top=$$PWD; \
 	$(GO) build -C cmd/bench/benchstat -o "$$temp/benchstat" golang.org/x/perf/cmd/benchstat; \
 	for package in $(MICROBENCH_PACKAGES); do $(GO) test -c -o "$$temp/$${package//\//-}" "./$$package"; done; \
@@ -67,6 +68,7 @@ microbench: root go ## as root: each technique of the data path beside its absen
 			"$$temp/$${package//\//-}" -test.run '^$$' -test.bench '/(of|by)=' -test.benchtime 50ms >>"$$temp/results" || { cat "$$temp/results"; exit 1; }; \
 		done; \
 	done; \
+	echo "Postern $(VERSION); $$($(GO) version); Linux $$(uname -r); $$(nproc) CPUs, $$(sed -n '/^model name/{s/.*: //p;q}' /proc/cpuinfo)"; echo; \
 	"$$temp/benchstat" -table .name -row '.name,/of' -col /by -ignore pkg,/gomaxprocs \
 		-filter '.unit:(ns/packet OR ns/client OR B/s OR allocs/op)' "$$temp/results"
 
