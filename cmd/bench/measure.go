@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -153,6 +154,7 @@ type found struct {
 	}
 	Ping   times  `json:"ping_ms"`
 	Sent   uint64 `json:"pings_sent"`
+	Silent uint64 `json:"flows_uncounted"`
 	Late   uint64 `json:"late_for_stock_replay_window"`
 	Phases []struct {
 		Up, Down struct{ Mbits float64 }
@@ -222,6 +224,9 @@ func generated(kind string, fit outfit, w flow) func(*bed, options) (figures, er
 		}
 		if r.Up.Bytes+r.Down.Bytes == 0 {
 			return nil, errNothing
+		}
+		if r.Silent > 0 {
+			return nil, errors.New("the peer does not tell how much arrived")
 		}
 		f := figures{mbits: r.Up.Mbits + r.Down.Mbits, perGB: r.Server.PerGB, kpps: (r.Up.PPS + r.Down.PPS) / 1e3}
 		if packets := r.Up.Packets + r.Down.Packets; packets > 0 {

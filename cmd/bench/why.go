@@ -68,7 +68,7 @@ func (t *target) cited(done []*bout) string {
 		}
 		switch w := r.runs[t.who].profile; {
 		case w == nil:
-			return "No profile, for lack of time."
+			return "No profile was taken: there was no time for it, or -profiles wants fewer."
 		case w.err != nil:
 			return fmt.Sprintf("The profile failed: %s.", line(w.err))
 		default:

@@ -284,6 +284,7 @@ func (c *crew) measure(ctx, background context.Context, helpers *sync.WaitGroup,
 	}
 	took := time.Since(begun).Seconds()
 	used := server.now()
+	c.rest(list)
 	after := c.snapshot(list)
 	end()
 	wg.Wait()
@@ -297,6 +298,7 @@ func (c *crew) measure(ctx, background context.Context, helpers *sync.WaitGroup,
 		}
 	}
 	r.Up, r.Down = after.up.since(before.up, took), after.down.since(before.down, took)
+	r.Uncounted = before.unknown + after.unknown
 	if r.Server != nil {
 		r.Server.CPU = used.cpu - cpu.cpu
 		r.Server.Cores = r.Server.CPU / took
@@ -367,7 +369,22 @@ func (m moved) since(before moved, seconds float64) Moved {
 	return Moved{Sent: m.sent - before.sent, Packets: p, Bytes: b, Mbits: float64(b) * 8 / 1e6 / seconds, PerSecond: float64(p) / seconds}
 }
 
-type snapshot struct{ up, down moved }
+// A snapshot is what all flows have moved by some moment.
+type snapshot struct {
+	up, down moved
+	unknown  uint64 // flows whose peer does not tell what arrived: as much as at the last time
+}
+
+// rest has datagrams sent no more, so that nothing stands in the way of asking what arrived, and nothing more is counted.
+func (c *crew) rest(list []*session) {
+	var wg sync.WaitGroup
+	for _, s := range list {
+		if f := s.udp.Load(); f != nil && f.mode != 'e' {
+			wg.Go(f.stop)
+		}
+	}
+	wg.Wait()
+}
 
 // snapshot adds up what all flows have moved.
 func (c *crew) snapshot(list []*session) (n snapshot) {
@@ -391,13 +408,17 @@ func (c *crew) snapshot(list []*session) (n snapshot) {
 				continue
 			}
 			wg.Go(func() {
-				if m, ok := udp.count(); ok {
-					mu.Lock()
-					defer mu.Unlock()
-					n.up.sent += udp.up.Load()
-					n.up.packets += m.seq
-					n.up.bytes += m.stamp
+				m, ok := udp.count()
+				mu.Lock()
+				defer mu.Unlock()
+				if ok {
+					udp.counted = m
+				} else {
+					n.unknown++
 				}
+				n.up.sent += udp.up.Load()
+				n.up.packets += udp.counted.seq
+				n.up.bytes += udp.counted.stamp
 			})
 		}
 	}

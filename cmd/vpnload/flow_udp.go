@@ -77,7 +77,7 @@ type udpFlow struct {
 	repeated        atomic.Uint64
 	highest         atomic.Uint64
 	answer          atomic.Pointer[message]
-	counted         message // by the peer before the measurement
+	counted         message // by the peer, when it last told
 }
 
 func newUDPFlow(s *session, to netip.AddrPort, mode byte, size, rate int) *udpFlow {

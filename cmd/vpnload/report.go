@@ -33,6 +33,7 @@ type Report struct {
 	Bad        uint64 `json:"not_opened"`
 	Strange    uint64 `json:"strange"`
 	Corrupt    uint64 `json:"corrupt"`
+	Uncounted  uint64 `json:"flows_uncounted"` // whose peer did not tell what arrived: it is missing in Up
 
 	Resent uint64 `json:"tcp_bytes_resent"`
 	Gaps   uint64 `json:"tcp_segments_behind_gaps"`
@@ -115,6 +116,9 @@ func (r *Report) print(w io.Writer) {
 	times("echoes", r.Echo)
 	if r.EchoesSent > 0 {
 		line("  sent", "%d", r.EchoesSent)
+	}
+	if r.Uncounted > 0 {
+		line("not counted", "%d flows, whose peer did not tell what arrived", r.Uncounted)
 	}
 	line("packets", "%d in, %d out", r.PacketsIn, r.PacketsOut)
 	line("  of them", "%d late for a stock replay window, %d not opened, %d strange, %d corrupt", r.Late, r.Bad, r.Strange, r.Corrupt)
