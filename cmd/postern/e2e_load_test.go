@@ -58,8 +58,14 @@ type loaded struct {
 	Restarts   uint64
 	Renewals   uint64 `json:"renegotiations"`
 	Returns    uint64
-	Lost       map[string]int
-	Late       uint64 `json:"late_for_stock_replay_window"`
+	Rebinds    uint64
+	Rebound    struct {
+		Count         uint64
+		P50, P99, Max float64
+	} `json:"rebound_ms"`
+	Errors map[string]int // of attempts to connect
+	Lost   map[string]int
+	Late   uint64 `json:"late_for_stock_replay_window"`
 }
 
 // load runs vpnload on a host to its end; it must find nothing wrong.

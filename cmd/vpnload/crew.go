@@ -9,13 +9,10 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"postern/tlsctl"
 )
 
 // A crew is all sessions and what they are to do together: come, stay and send, go.
@@ -113,10 +110,9 @@ func (c *crew) storm(ctx context.Context, ids []*identity) (last time.Time) {
 		wg.Go(func() {
 			defer func() { <-joining }()
 			start := time.Now()
-			if err := c.join(ctx, id); err != nil {
+			if c.enter(ctx, id) != nil {
 				c.mu.Lock()
 				c.failed++
-				c.errors[reason(err)]++
 				c.mu.Unlock()
 				return
 			}
@@ -138,18 +134,12 @@ func (c *crew) join(ctx context.Context, id *identity) error {
 		return err
 	}
 	c.mu.Lock()
-	c.members[id.number] = s
-	c.mu.Unlock()
-	return nil
-}
-
-// reason is an error without what differs from session to session.
-func reason(err error) string {
-	if refused := new(tlsctl.Refused); errors.As(err, &refused) {
-		return refused.Text
+	defer c.mu.Unlock()
+	if s.leaving.Load() {
+		return errors.New("lost at once")
 	}
-	text, _, _ := strings.Cut(err.Error(), ": read udp")
-	return text
+	c.members[id.number] = s
+	return nil
 }
 
 func (c *crew) connected() (list []*session) {
@@ -163,25 +153,22 @@ func (c *crew) connected() (list []*session) {
 	return list
 }
 
-// lost notes a session that ended by no doing of ours.
+// lost notes a session that ended by no doing of ours. The failure of one that is still connecting is its join's.
 func (c *crew) lost(s *session, err error) {
 	if s.leaving.Swap(true) {
 		return
 	}
 	c.mu.Lock()
-	if c.members[s.id.number] == s {
+	mine := c.members[s.id.number] == s
+	if mine {
 		c.members[s.id.number] = nil
 		c.tally.end(reason(err))
 	}
 	c.mu.Unlock()
 	go func() {
 		s.leave(false)
-		for c.o.again && c.goesOn() {
-			if c.join(context.Background(), s.id) == nil {
-				c.tally.returns.Add(1)
-				return
-			}
-			time.Sleep(time.Second)
+		if mine && c.o.again && c.goesOn() && c.enter(context.Background(), s.id) == nil {
+			c.tally.returns.Add(1)
 		}
 	}()
 }
@@ -268,6 +255,9 @@ func (c *crew) measure(ctx, background context.Context, helpers *sync.WaitGroup,
 		if e.every > 0 {
 			wg.Go(func() { c.atRandom(life, e.every, e.do) })
 		}
+	}
+	if c.o.rebind > 0 {
+		wg.Go(func() { c.rebind(life) })
 	}
 	pauseFor(ctx, c.o.warm)
 	c.tally.pings.reset()
@@ -530,6 +520,7 @@ func (c *crew) fillIn(r *Report) {
 	r.Late, r.Bad, r.Strange, r.Corrupt = t.late.Load(), t.bad.Load(), t.strange.Load(), t.corrupt.Load()
 	r.Renegotiations, r.RenegotiationsFailed = t.renegotiations.Load(), t.renegotiationsFailed.Load()
 	r.Roams, r.Restarts, r.Returns = t.roams.Load(), t.restarts.Load(), t.returns.Load()
+	r.Rebinds, r.Rebound = t.rebinds.Load(), t.rebound.percentiles()
 	r.Lost = t.ends
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -54,6 +54,7 @@ type options struct {
 	probes                     int
 	probeEvery                 time.Duration
 	renegotiate, roam, restart time.Duration
+	rebind                     time.Duration
 	again                      bool
 	pid                        int
 	json, strict, quiet        bool
@@ -147,7 +148,8 @@ func parseOptions(args []string) (o options, err error) {
 	f.DurationVar(&o.renegotiate, "renegotiate", 0, "each session renegotiates about this often; 0: never")
 	f.DurationVar(&o.roam, "roam", 0, "each session over UDP changes its port about this often")
 	f.DurationVar(&o.restart, "restart", 0, "each session leaves, half of them without a goodbye, and comes again about this often")
-	f.BoolVar(&o.again, "again", false, "a session that was lost connects again, until it is in, as stock clients do")
+	f.DurationVar(&o.rebind, "rebind", 0, "all sessions over UDP change their ports in the same moment, so long after the traffic begins; 0: never")
+	f.BoolVar(&o.again, "again", false, "a session that was lost, or did not get in, connects again, until it is in or refused for good, as stock clients do")
 	f.IntVar(&o.pid, "pid", 0, "server process to look at")
 	f.BoolVar(&o.phases, "phases", false, "report the measurement in phases: SIGUSR1 ends one and begins the next; SIGTERM ends the last. Standard error says when everybody is in, and when the first begins")
 	f.BoolVar(&o.json, "json", false, "print JSON")

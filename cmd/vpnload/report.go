@@ -13,7 +13,7 @@ type Report struct {
 	Connected      int            `json:"connected"`
 	Failed         int            `json:"failed"`
 	Left           int            `json:"connected_at_the_end"`
-	Errors         map[string]int `json:"errors,omitempty"`
+	Errors         map[string]int `json:"errors,omitempty"` // of attempts to connect
 	Lost           map[string]int `json:"lost,omitempty"`
 	ConnectSeconds float64        `json:"connect_seconds"`
 	ConnectRate    float64        `json:"connects_per_second"`
@@ -43,6 +43,9 @@ type Report struct {
 	Roams                uint64 `json:"roams"`
 	Restarts             uint64 `json:"restarts"`
 	Returns              uint64 `json:"returns"` // of sessions that had been lost
+
+	Rebinds uint64      `json:"rebinds"`    // of -rebind
+	Rebound Percentiles `json:"rebound_ms"` // from then until the server was heard again
 
 	Server *ServerCost `json:"server,omitempty"`
 	Phases []Phase     `json:"phases,omitempty"` // with -phases
@@ -130,6 +133,10 @@ func (r *Report) print(w io.Writer) {
 	}
 	if r.Returns > 0 {
 		line("came back", "%d sessions that had been lost", r.Returns)
+	}
+	if r.Rebinds > 0 {
+		line("all at once", "%d sessions changed their ports", r.Rebinds)
+		times("  heard again", r.Rebound)
 	}
 	if s := r.Server; s != nil {
 		line("server", "%.2f ms CPU a handshake, %.2f cores, %.2f s/GB, %.1f MB resident, %.1f KB a session", s.HandshakeMillis, s.Cores, s.PerGB,

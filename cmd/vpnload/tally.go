@@ -27,6 +27,8 @@ type tally struct {
 
 	renegotiations, renegotiationsFailed atomic.Uint64
 	roams, restarts, returns             atomic.Uint64
+	rebinds                              atomic.Uint64
+	rebound                              times // until the server was heard again
 
 	mu   sync.Mutex
 	ends map[string]int // unexpected ones, by reason
