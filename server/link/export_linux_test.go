@@ -59,3 +59,10 @@ func WithoutSelector(t *testing.T) {
 	t.Cleanup(func() { attachSelector = attach })
 	attachSelector = func(int, []unix.SockFilter) error { return unix.ENOPROTOOPT }
 }
+
+// HasWriter reports whether s has a goroutine that writes.
+func HasWriter(s *Stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.written != nil
+}

@@ -18,6 +18,15 @@ type Train struct {
 	Class uint8 // the DSCP, in TOS's upper six bits, that it shall leave with
 }
 
+// packet is the one that begins at at.
+func (t *Train) packet(at int) []byte {
+	end := len(t.Bytes)
+	if t.Size > 0 {
+		end = min(at+t.Size, end)
+	}
+	return t.Bytes[at:end]
+}
+
 // Local is an end of ours. Receive fills it in on a socket that is multihomed, and Send heeds it where it is set.
 type Local struct {
 	Addr      netip.Addr // unmapped

@@ -30,6 +30,7 @@ type outbox struct {
 	data  load
 	ctl   load
 
+	writing bool  // the writer has a batch in hand, which goes before all else
 	closing bool  // Close was called: no more packets, and the connection closes once the queue is empty
 	broken  bool  // the connection is closed
 	err     error // why, where it was not Close
@@ -43,18 +44,29 @@ type outbox struct {
 // load is what one kind of packets takes up in a queue.
 type load struct{ packets, bytes int }
 
+// progress is what a direct has done in a call: how many packets of the trains are written, and where the first begins
+// that is not, in the first train left; begun bytes of its frame are.
+type progress struct {
+	packets, bytes uint64
+	at, begun      int
+}
+
 // fits reports whether a packet of n bytes fits beside the load, and adds it if so.
 func (l *load) fits(n, packets, bytes int) bool {
 	if l.packets >= packets || l.bytes+frameHead+n > bytes {
 		return false
 	}
-	l.packets++
-	l.bytes += frameHead + n
+	l.add(n)
 	return true
 }
 
-// Send queues the packets of the trains, whose Addr it does not look at, and never waits. Packets that find the queue
-// full are dropped and counted; so are packets no frame can hold.
+func (l *load) add(n int) {
+	l.packets++
+	l.bytes += frameHead + n
+}
+
+// Send gives the packets of the trains, whose Addr it does not look at, to the kernel, and queues those that it has no
+// room for. It never waits. Packets that find the queue full are dropped and counted; so are packets no frame can hold.
 func (s *Stream) Send(trains []Train) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,27 +74,55 @@ func (s *Stream) Send(trains []Train) error {
 	if o.closing || o.broken {
 		return net.ErrClosed
 	}
+	at := 0
+	if s.direct != nil && !o.writing {
+		trains, at = s.writeNow(trains)
+	}
 	for i := range trains {
-		t := &trains[i]
-		size := t.Size
-		if size <= 0 {
-			size = len(t.Bytes)
-		}
-		for rest := t.Bytes; len(rest) > 0; {
-			packet := rest[:min(size, len(rest))]
-			rest = rest[len(packet):]
+		for t := &trains[i]; at < len(t.Bytes); {
+			packet := t.packet(at)
+			at += len(packet)
 			if len(packet) > maxPacket || !o.data.fits(len(packet), s.o.QueuePackets, s.o.QueueBytes) {
 				o.dropped++
 				continue
 			}
 			o.put(packet)
 		}
+		at = 0
 	}
-	s.startWriter()
+	if len(o.queue) > 0 {
+		s.startWriter()
+	}
 	return nil
 }
 
-// SendControl queues a control packet behind what is queued already, in room that data cannot take. It never waits.
+// writeNow writes the queue and then the trains as far as the kernel has room. It returns the trains that are left, and
+// where in the first of them. It needs mu, and a writer that has nothing in hand.
+func (s *Stream) writeNow(trains []Train) (left []Train, at int) {
+	o, d := &s.out, s.direct
+	rest, left := d.write(o.queue, trains)
+	o.packetsOut += d.packets
+	o.bytesOut += d.bytes
+	if len(rest) < len(o.queue) {
+		o.queue = o.queue[:copy(o.queue, rest)]
+	}
+	if len(rest) > 0 {
+		return left, d.at
+	}
+	o.data, o.ctl = load{}, load{}
+	if at = d.at; d.begun > 0 { // the rest of this one must follow, whatever the bounds say
+		packet := left[0].packet(at)
+		at += len(packet)
+		o.data.add(len(packet))
+		o.put(packet)
+		o.queue = o.queue[:copy(o.queue, o.queue[d.begun:])]
+	} else if o.written == nil {
+		o.queue = nil
+	}
+	return left, at
+}
+
+// SendControl sends a control packet behind what is queued already, in room that data cannot take. It never waits.
 // An error means that the packet is lost, and so is the session: on a stream nobody sends it again.
 func (s *Stream) SendControl(packet []byte) error {
 	s.mu.Lock()
@@ -97,7 +137,12 @@ func (s *Stream) SendControl(packet []byte) error {
 		return errControlFull
 	}
 	o.put(packet)
-	s.startWriter()
+	if s.direct != nil && !o.writing {
+		s.writeNow(nil)
+	}
+	if len(o.queue) > 0 {
+		s.startWriter()
+	}
 	return nil
 }
 
@@ -174,7 +219,9 @@ func (s *Stream) write(wake <-chan struct{}, written chan<- struct{}) {
 			batch := o.queue
 			o.queue, o.spare = o.spare[:0], nil
 			o.data, o.ctl = load{}, load{}
+			o.writing = true
 			err := s.writeAll(batch)
+			o.writing = false
 			o.spare = batch[:0]
 			if err != nil {
 				s.fail(err)

@@ -42,8 +42,9 @@ type Stream struct {
 	trains []Train
 	known  bool // the first packet has come
 
-	mu  sync.Mutex
-	out outbox // under mu
+	mu     sync.Mutex
+	out    outbox  // under mu
+	direct *direct // likewise; nil where conn is no socket
 }
 
 // StreamStats is a snapshot of a stream's counters. Bytes are without frame lengths.
@@ -63,6 +64,7 @@ func newStream(conn net.Conn, o *TCPOptions) *Stream {
 	s := &Stream{conn: conn, addr: addrPort(conn.RemoteAddr()), o: o}
 	s.balanced = slices.ContainsFunc(o.Balancers, func(p netip.Prefix) bool { return p.Contains(s.addr.Addr().WithZone("")) })
 	s.limit.Store(strangerLimit)
+	s.direct = newDirect(conn)
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.SetNoDelay(true)
 		// Where these fail, so will the first read.

@@ -1,8 +1,12 @@
 package link_test
 
 import (
+	"bufio"
+	"errors"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -131,5 +135,57 @@ func TestStreamSlowBesideFast(t *testing.T) {
 	slow.Close()
 	if _, err := slow.Receive(); err != net.ErrClosed {
 		t.Errorf("Receive on the slow stream: %v, want net.ErrClosed", err)
+	}
+}
+
+// What the kernel has room for goes to it within Send, data and control packets alike: on cores that lanes keep busy a
+// writer may get its turn after the queue has run over.
+func TestStreamSendsAtOnce(t *testing.T) {
+	s, client := dialTCP(t, loopback4, link.TCPOptions{SendBuf: 1 << 20})
+	var want [][]byte
+	for i := range uint64(10) {
+		trains := []link.Train{train(netip.AddrPort{}, i, 1400, 70, 3), train(netip.AddrPort{}, i+100, 60, 1, 60), {}}
+		if err := s.Send(trains); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SendControl([]byte("control")); err != nil {
+			t.Fatal(err)
+		}
+		if link.HasWriter(s) {
+			t.Fatal("a writer was started for what the kernel has room for")
+		}
+		sent := append(append(cutTrain(trains[0]), cutTrain(trains[1])...), []byte("control"))
+		equalPackets(t, readFrames(t, client, len(sent)), sent)
+		want = append(want, sent...)
+	}
+	if st := s.Stats(); st.PacketsOut != uint64(len(want)) || st.BytesOut != 10*(69*1400+3+60+7) || st.Dropped != 0 {
+		t.Errorf("counters %+v, want %d packets", st, len(want))
+	}
+}
+
+// Wherever the kernel has no room for more, within a packet, its length or between two, the client gets whole packets in
+// the order in which they were sent, and those that were counted.
+func TestStreamPartlyTaken(t *testing.T) {
+	s, client := dialTCP(t, loopback4, link.TCPOptions{SendBuf: 64 << 10, QueuePackets: 1 << 20, QueueBytes: 1 << 30})
+	r := rand.New(rand.NewPCG(1, 2))
+	total := 0
+	client.SetReadDeadline(time.Now().Add(time.Minute))
+	for turn := range 12 {
+		size, n := 1000+r.IntN(8000), 50+r.IntN(50)
+		if turn%3 == 0 {
+			size, n = 1+r.IntN(3), 50_000 // so that there may be no room in the middle of a length
+		}
+		trains := []link.Train{train(netip.AddrPort{}, r.Uint64(), size, n, 1+r.IntN(size)), train(netip.AddrPort{}, r.Uint64(), 100, 1, 1+r.IntN(100))}
+		control := train(netip.AddrPort{}, r.Uint64(), 1200, 1, 1+r.IntN(1200)).Bytes
+		if err := errors.Join(s.Send(trains), s.SendControl(control), s.Send(trains)); err != nil {
+			t.Fatal(err)
+		}
+		data := append(cutTrain(trains[0]), cutTrain(trains[1])...)
+		want := append(append(slices.Clone(data), control), data...)
+		equalPackets(t, readFrames(t, bufio.NewReader(client), len(want)), want)
+		total += len(want)
+	}
+	if st := s.Stats(); st.PacketsOut != uint64(total) || st.Dropped != 0 {
+		t.Errorf("counters %+v, want %d packets", st, total)
 	}
 }
