@@ -81,7 +81,7 @@ func cases(o options) (list []plan) {
 	for _, size := range sizes {
 		for _, n := range clients {
 			for _, way := range ways {
-				if way == "both" && (n > 1 || o.quick) {
+				if way == "both" && o.quick {
 					continue
 				}
 				udp := func(io string) flow { return flow{io: io, flow: "udp", way: way, sessions: n, size: size} }
