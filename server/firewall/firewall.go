@@ -21,11 +21,14 @@
 // is gone at once in both directions, whatever the kernel tracks. What a client answers to a connection that another
 // end has opened, by its own rights, needs none. The chains:
 //
-//	between_clients --answers to a client's device--> to_clients --destination in policy_NAME_4, _6--> answer_NAME: its rules, drop
-//	                --from a client's device--> from_clients --source in policy_NAME_4, _6--> forward_NAME: its rules, drop
-//	gateway ----------from a client's device--> to_gateway ----source in policy_NAME_4, _6--> gateway_NAME: its rules, drop
-//	answers ----------answers to a client's device--> from_gateway --destination in policy_NAME_4, _6--> gateway_answer_NAME
+//	between_clients --answers to a client's device--> to_clients --destination in policy_NAME_4--> answer_NAME_4: its rules, drop
+//	                --from a client's device--> from_clients --source in policy_NAME_4--> forward_NAME_4: its rules, drop
+//	gateway ----------from a client's device--> to_gateway ----source in policy_NAME_4--> gateway_NAME_4: its rules, drop
+//	answers ----------answers to a client's device--> from_gateway --destination in policy_NAME_4--> from_gateway_NAME_4
 //	                                                 +-- in none: drop
+//
+// and the same with _6: a chain is for packets of one family, so that its rules need not ask. Rules ask first what is
+// cheap and most packets fail at: every packet of every client and every answer meets them.
 //
 // It only ever takes away. A packet that another table drops stays dropped, whatever is accepted here: on a host
 // whose forward chains drop by default the administrator lets the TUN device through there (Obstacles finds them).

@@ -33,6 +33,8 @@ var (
 	ipv6 = family{unix.NFPROTO_IPV6, true, [2]uint32{8, 24}, 16, unix.IPPROTO_ICMPV6}
 )
 
+var families = []family{ipv4, ipv6}
+
 // from matches packets that came through a device, or through any other.
 func from(device string, same bool) []expr.Any { return deviceIs(expr.MetaKeyIIFNAME, device, same) }
 
@@ -57,17 +59,17 @@ func (f family) only() []expr.Any {
 	}
 }
 
-// load matches packets of the family and loads an address of theirs.
+// load loads an address of a packet, which is known to be of the family.
 func (f family) load(s side) []expr.Any {
-	return append(f.only(), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset[s], Len: f.length})
+	return []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset[s], Len: f.length}}
 }
 
-// address matches packets of the family whose address is in a set, or is not.
+// address matches packets whose address is in a set, or is not. They are known to be of the family.
 func (f family) address(s side, set string, in bool) []expr.Any {
 	return append(f.load(s), &expr.Lookup{SourceRegister: 1, SetName: set, Invert: !in})
 }
 
-// within matches packets from or to a network of the family.
+// within matches packets from or to a network. They are known to be of the family.
 func (f family) within(s side, net netip.Prefix) []expr.Any {
 	list := f.load(s)
 	if !net.IsSingleIP() {
@@ -86,7 +88,7 @@ func is(s side, addr netip.Addr) []expr.Any {
 	if addr.Is6() {
 		f = ipv6
 	}
-	return append(f.load(s), &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: addr.AsSlice()})
+	return append(f.only(), f.within(s, netip.PrefixFrom(addr, addr.BitLen()))...)
 }
 
 // port matches packets of a protocol whose port is in a set.

@@ -460,3 +460,20 @@ func benchTable(b *testing.B) *firewall.Firewall {
 	}
 	return f
 }
+
+// Policies have nothing in common, however much their names are alike.
+func TestPolicyNamesAlike(t *testing.T) {
+	newLab(t)
+	dns := firewall.Rule{Allow: true, Gateway: true, Protocol: "udp", Ports: []firewall.PortRange{{53, 53}}}
+	f := apply(t, func(r *firewall.Rules) {
+		r.Closed = true
+		r.Policies = []firewall.Policy{{Name: "x"}, {Name: "answer_x", Rules: []firewall.Rule{dns}}, {Name: "x_nets", Rules: []firewall.Rule{dns}}}
+	})
+	update(t, f, firewall.Change{Net: host(alice4), To: "answer_x"}, firewall.Change{Net: host(bob4), To: "x_nets"})
+	if !reaches(t, alice, alice4, server, inside4, 53) {
+		t.Error("a member of answer_x has not what it allows")
+	}
+	if !reaches(t, bob, bob4, server, inside4, 53) {
+		t.Error("a member of x_nets has not what it allows")
+	}
+}

@@ -36,30 +36,30 @@ func (r *Rules) rules() []rule {
 
 	for _, s := range services {
 		// Connection tracking would let a client take over the VPN's port for another's packets ("port shadow").
-		// iifname != tun0 fib daddr type local udp dport @udp_ports notrack
-		add(chainUntrack, beyond, toHost(), port(s.protocol, destination, s.ports), untrack())
+		// udp dport @udp_ports iifname != tun0 fib daddr type local notrack
+		add(chainUntrack, port(s.protocol, destination, s.ports), beyond, toHost(), untrack())
 		// udp sport @udp_ports notrack
 		add(chainUntrackOwn, port(s.protocol, source, s.ports), untrack())
 		for _, z := range r.Zones {
-			// iifname tun0 fib daddr type local udp dport @udp_ports drop
-			add(chainGuard, from(z.Device, true), toHost(), port(s.protocol, destination, s.ports), drop())
+			// udp dport @udp_ports iifname tun0 fib daddr type local drop
+			add(chainGuard, port(s.protocol, destination, s.ports), from(z.Device, true), toHost(), drop())
 		}
 		// A random source port that is the VPN's would shadow it too. The client tries again and gets another.
-		// oifname != tun0 udp sport @udp_ports ct status snat drop
-		add(chainSpare, outward, port(s.protocol, source, s.ports), translated(), drop())
+		// udp sport @udp_ports oifname != tun0 ct status snat drop
+		add(chainSpare, port(s.protocol, source, s.ports), outward, translated(), drop())
 	}
 	for i, z := range r.Zones {
-		for _, f := range []family{ipv4, ipv6} {
+		for _, f := range families {
 			nets := zoneSet(i, f.is6)
-			// iifname tun0 ip saddr != @nets4 drop
-			add(chainGuard, from(z.Device, true), f.address(source, nets, false), drop())
+			// meta nfproto ipv4 iifname tun0 ip saddr != @nets4 drop
+			add(chainGuard, f.only(), from(z.Device, true), f.address(source, nets, false), drop())
 			if !r.Reachable {
-				// iifname != tun0 iifname != lo ip daddr @nets4 ct state != { established, related } drop
-				add(chainGuard, beyond, from("lo", false), f.address(destination, nets, true), unanswered(), drop())
+				// meta nfproto ipv4 iifname != tun0 iifname != lo ip daddr @nets4 ct state != { established, related } drop
+				add(chainGuard, f.only(), beyond, from("lo", false), f.address(destination, nets, true), unanswered(), drop())
 			}
 			if z.NAT {
-				// oifname != tun0 ip saddr @nets4 masquerade fully-random
-				add(chainMasquerade, outward, f.address(source, nets, true), masquerade())
+				// meta nfproto ipv4 oifname != tun0 ip saddr @nets4 masquerade fully-random
+				add(chainMasquerade, f.only(), outward, f.address(source, nets, true), masquerade())
 			}
 		}
 	}
@@ -67,8 +67,8 @@ func (r *Rules) rules() []rule {
 	if !r.Metadata && !named {
 		for _, z := range r.Zones {
 			for _, addr := range metadata {
-				// iifname tun0 ip daddr 169.254.169.254 drop
-				add(chainGuard, from(z.Device, true), is(destination, addr), drop())
+				// ip daddr 169.254.169.254 iifname tun0 drop
+				add(chainGuard, is(destination, addr), from(z.Device, true), drop())
 			}
 		}
 	}
@@ -95,9 +95,9 @@ func isMetadata(r Rule) bool {
 // A way is one of the two that packets of a connection go which a client has opened. Both are judged, packet by packet,
 // by the client's policy as it is then: whoever loses a right sends nothing more by it, and gets nothing more either.
 type way struct {
-	chain  string                     // where such packets are judged
-	policy func(policy string) string // the chain of a policy there
-	far    side                       // of what the policy's rules speak of
+	chain  string                               // where such packets are judged
+	policy func(policy string, is6 bool) string // the chain of a policy there, for packets of a family
+	far    side                                 // of what the policy's rules speak of
 	allow  func() []expr.Any
 }
 
@@ -162,21 +162,25 @@ func (r *Rules) gatewayRules() (list []rule) {
 			}
 		}
 		for _, g := range r.Gateway {
-			for _, exprs := range g.expressions(&w) {
-				add(w.chain, exprs)
+			for _, f := range families {
+				for _, exprs := range g.expressions(&w, f) {
+					add(w.chain, f.only(), exprs)
+				}
 			}
 		}
 		list = append(list, r.dispatch(&w)...)
 		for _, p := range r.Policies {
-			for _, rule := range p.Rules {
-				if rule.Gateway {
-					for _, exprs := range rule.expressions(&w) {
-						add(w.policy(p.Name), exprs)
+			for _, f := range families {
+				for _, rule := range p.Rules {
+					if rule.Gateway {
+						for _, exprs := range rule.expressions(&w, f) {
+							add(w.policy(p.Name, f.is6), exprs)
+						}
 					}
 				}
+				// drop
+				add(w.policy(p.Name, f.is6), drop())
 			}
-			// drop
-			add(w.policy(p.Name), drop())
 		}
 		add(w.chain, drop())
 	}
@@ -212,32 +216,44 @@ func (r *Rules) policyRules(named bool) (list []rule) {
 	for _, w := range []way{asking, answering} {
 		list = append(list, r.dispatch(&w)...)
 		for _, p := range r.Policies {
-			chain := w.policy(p.Name)
-			if named {
-				for _, rule := range p.Rules {
-					if isMetadata(rule) {
-						for _, exprs := range rule.expressions(&w) {
-							add(chain, exprs)
-						}
-					}
-				}
-				for _, addr := range metadata {
-					// ip daddr 169.254.169.254 drop
-					add(chain, is(w.far, addr), drop())
-				}
+			for _, f := range families {
+				list = append(list, p.forwarded(&w, f, named)...)
 			}
-			for _, rule := range p.Rules {
-				if rule.Gateway || isMetadata(rule) {
-					continue
-				}
-				for _, exprs := range rule.expressions(&w) {
-					add(chain, exprs)
-				}
-			}
-			add(chain, drop())
 		}
 		add(w.chain, drop())
 	}
+	return list
+}
+
+// forwarded writes the chain of a policy for one family. named is as policyRules has it.
+func (p *Policy) forwarded(w *way, f family, named bool) (list []rule) {
+	add := func(parts ...[]expr.Any) {
+		list = append(list, rule{w.policy(p.Name, f.is6), slices.Concat(parts...)})
+	}
+	write := func(r *Rule) {
+		for _, exprs := range r.expressions(w, f) {
+			add(exprs)
+		}
+	}
+	if named {
+		for _, r := range p.Rules {
+			if isMetadata(r) {
+				write(&r)
+			}
+		}
+		for _, addr := range metadata {
+			if addr.Is6() == f.is6 {
+				// ip daddr 169.254.169.254 drop
+				add(f.within(w.far, netip.PrefixFrom(addr, addr.BitLen())), drop())
+			}
+		}
+	}
+	for _, r := range p.Rules {
+		if !r.Gateway && !isMetadata(r) {
+			write(&r)
+		}
+	}
+	add(drop())
 	return list
 }
 
@@ -246,52 +262,50 @@ func (r *Rules) policyRules(named bool) (list []rule) {
 func (r *Rules) dispatch(w *way) (list []rule) {
 	for _, set := range []func(policy string, is6 bool) string{setOf, netSetOf} {
 		for _, p := range r.Policies {
-			for _, f := range []family{ipv4, ipv6} {
-				// ip saddr @policy_staff_4 goto forward_staff
-				list = append(list, rule{w.chain, slices.Concat(f.address(w.near(), set(p.Name, f.is6), true), goTo(w.policy(p.Name)))})
+			for _, f := range families {
+				// meta nfproto ipv4 ip saddr @policy_staff_4 goto forward_staff_4
+				list = append(list, rule{w.chain, slices.Concat(f.only(), f.address(w.near(), set(p.Name, f.is6), true), goTo(w.policy(p.Name, f.is6)))})
 			}
 		}
 	}
 	return list
 }
 
-// expressions writes a rule as lines: one for each family, protocol, set and range of ports.
-func (r *Rule) expressions(w *way) (lines [][]expr.Any) {
+// expressions writes a rule as lines, for packets that are known to be of a family: one for each set and range of ports.
+func (r *Rule) expressions(w *way, f family) (lines [][]expr.Any) {
 	verdict := drop
 	if r.Allow {
 		verdict = w.allow
 	}
+	var proto []expr.Any
+	switch r.Protocol {
+	case "tcp":
+		proto = protocol(unix.IPPROTO_TCP)
+	case "udp":
+		proto = protocol(unix.IPPROTO_UDP)
+	case "icmp":
+		proto = protocol(f.icmp)
+	}
+	// Allowing a network is not allowing the clients in it.
+	notClients := []expr.Any(nil)
+	if r.Allow {
+		notClients = f.address(w.far, poolSet(f.is6), false)
+	}
 	var where [][]expr.Any
-	for _, f := range []family{ipv4, ipv6} {
-		var proto []expr.Any
-		switch r.Protocol {
-		case "tcp":
-			proto = protocol(unix.IPPROTO_TCP)
-		case "udp":
-			proto = protocol(unix.IPPROTO_UDP)
-		case "icmp":
-			proto = protocol(f.icmp)
+	switch {
+	case r.Policy != "":
+		for _, set := range []string{setOf(r.Policy, f.is6), netSetOf(r.Policy, f.is6)} {
+			where = append(where, slices.Concat(f.address(w.far, set, true), proto))
 		}
-		// Allowing a network is not allowing the clients in it.
-		notClients := []expr.Any(nil)
-		if r.Allow {
-			notClients = f.address(w.far, poolSet(f.is6), false)
-		}
-		switch {
-		case r.Policy != "":
-			for _, set := range []string{setOf(r.Policy, f.is6), netSetOf(r.Policy, f.is6)} {
-				where = append(where, slices.Concat(f.address(w.far, set, true), proto))
-			}
-		case r.To.IsValid() && r.To.Addr().Is6() != f.is6:
-		case r.Gateway && r.To.IsValid():
-			where = append(where, slices.Concat(f.within(w.far, r.To), proto))
-		case r.Gateway:
-			where = append(where, slices.Concat(f.only(), proto))
-		case r.Any:
-			where = append(where, slices.Concat(f.only(), notClients, proto))
-		default:
-			where = append(where, slices.Concat(f.within(w.far, r.To), notClients, proto))
-		}
+	case r.To.IsValid() && r.To.Addr().Is6() != f.is6:
+	case r.Gateway && r.To.IsValid():
+		where = append(where, slices.Concat(f.within(w.far, r.To), proto))
+	case r.Gateway:
+		where = append(where, proto)
+	case r.Any:
+		where = append(where, slices.Concat(notClients, proto))
+	default:
+		where = append(where, slices.Concat(f.within(w.far, r.To), notClients, proto))
 	}
 	for _, match := range where {
 		if len(r.Ports) == 0 {

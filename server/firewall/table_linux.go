@@ -161,17 +161,23 @@ func keyType(set string) nftables.SetDatatype {
 	return nftables.TypeIPAddr
 }
 
-// The names of a policy's sets and chains.
-func setOf(policy string, is6 bool) string    { return "policy_" + policy + family46(is6) }
-func netSetOf(policy string, is6 bool) string { return "policy_" + policy + "_nets" + family46(is6) }
-func forwardChain(policy string) string       { return "forward_" + policy }
-func answerChain(policy string) string        { return "answer_" + policy }
-func gatewayChain(policy string) string       { return "gateway_" + policy }
-func gatewayAnswerChain(policy string) string { return "gateway_answer_" + policy }
+// The names of a policy's sets and chains. None of what comes before the policy's name begins another, so that no two
+// policies, whatever they are called, share one.
+func setOf(policy string, is6 bool) string        { return "policy_" + policy + family46(is6) }
+func netSetOf(policy string, is6 bool) string     { return "nets_of_" + policy + family46(is6) }
+func forwardChain(policy string, is6 bool) string { return "forward_" + policy + family46(is6) }
+func answerChain(policy string, is6 bool) string  { return "answer_" + policy + family46(is6) }
+func gatewayChain(policy string, is6 bool) string { return "gateway_" + policy + family46(is6) }
+func gatewayAnswerChain(policy string, is6 bool) string {
+	return "from_gateway_" + policy + family46(is6)
+}
 
 // chainsOf are all chains of a policy.
-func chainsOf(policy string) []string {
-	return []string{forwardChain(policy), answerChain(policy), gatewayChain(policy), gatewayAnswerChain(policy)}
+func chainsOf(policy string) (list []string) {
+	for _, chain := range []func(string, bool) string{forwardChain, answerChain, gatewayChain, gatewayAnswerChain} {
+		list = append(list, chain(policy, false), chain(policy, true))
+	}
+	return list
 }
 
 func family46(is6 bool) string {
