@@ -2,6 +2,7 @@ package link
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"strconv"
 	"unsafe"
@@ -22,8 +23,14 @@ type batch struct {
 	sender
 }
 
-func newBatch(u *UDP, o UDPOptions) (*batch, error) {
-	raw, err := u.conn.SyscallConn()
+// newBatch takes conn over, also when it fails.
+func newBatch(u *UDP, conn *net.UDPConn, o UDPOptions) (*batch, error) {
+	q, err := Quieten(conn)
+	if err != nil {
+		return nil, err
+	}
+	u.conn = q
+	raw, err := q.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +55,7 @@ func newBatch(u *UDP, o UDPOptions) (*batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.receiver.init(u, raw, o.SameInterface)
+	b.receiver.init(u, q, o.SameInterface)
 	b.sender.init(u, raw, family)
 	return b, nil
 }

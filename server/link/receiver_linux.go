@@ -1,8 +1,8 @@
 package link
 
 import (
+	"net"
 	"net/netip"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -10,15 +10,17 @@ import (
 
 // receiver is the receiving half of batch. It belongs to the goroutine in Receive.
 type receiver struct {
-	u   *UDP
-	raw syscall.RawConn
+	u    *UDP
+	sock *QuietSocket
 
 	sameInterface bool // answers shall leave by the interface that packets came by
 
 	trains []Train
 	used   int // headers the last call filled in
 	errno  unix.Errno
-	call   func(fd uintptr) bool // recvmmsg, made once
+	gone   bool                  // the socket is closed
+	ready  func(uintptr) bool    // within sock.wake; made once
+	call   func(fd uintptr) bool // recvmmsg, within sock.raw; made once
 
 	headers  [recvBatch]mmsghdr
 	iovs     [recvBatch]unix.Iovec
@@ -31,12 +33,12 @@ type receiver struct {
 // align it.
 type recvControl [8]uint64
 
-func (r *receiver) init(u *UDP, raw syscall.RawConn, sameInterface bool) {
-	r.u, r.raw, r.sameInterface = u, raw, sameInterface
+func (r *receiver) init(u *UDP, sock *QuietSocket, sameInterface bool) {
+	r.u, r.sock, r.sameInterface = u, sock, sameInterface
 	r.trains = make([]Train, 0, recvBatch)
 	r.buf = make([]byte, recvBatch*stride) // pages that no datagram reaches stay untouched
 	r.used = recvBatch
-	r.call = r.recvmmsg
+	r.ready, r.call = r.arrived, r.recvmmsg
 	for i := range r.headers {
 		h := &r.headers[i]
 		r.iovs[i].Base = &r.buf[i*stride]
@@ -57,8 +59,10 @@ func (r *receiver) receive() ([]Train, error) {
 			h.Flags = 0
 		}
 		r.used = 0
-		err := r.raw.Read(r.call)
-		if err == nil && r.errno != 0 {
+		var err error
+		if r.sock.wake.Read(r.ready) != nil || r.gone {
+			err = net.ErrClosed
+		} else if r.errno != 0 {
 			err = r.errno
 		}
 		if err != nil {
@@ -75,21 +79,27 @@ func (r *receiver) receive() ([]Train, error) {
 	}
 }
 
-// recvmmsg runs inside RawConn.Read, which parks the goroutine in the netpoller while it returns false. The socket
-// does not block, so the scheduler need not hear of the system call.
+// arrived runs inside the Read of sock.wake, which parks the goroutine in the netpoller while it returns false.
+func (r *receiver) arrived(uintptr) bool {
+	if r.sock.raw.Read(r.call) != nil {
+		r.gone = true
+		return true
+	}
+	return r.errno != unix.EAGAIN
+}
+
+// recvmmsg runs inside the Read of sock.raw, which keeps the descriptor open meanwhile. It asks not to wait, so the
+// scheduler need not hear of the system call.
 func (r *receiver) recvmmsg(fd uintptr) bool {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.headers[0])), recvBatch,
 			unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case unix.EINTR:
+		if errno == unix.EINTR {
 			continue
-		case unix.EAGAIN:
-			return false
-		case 0:
+		}
+		if r.errno = errno; errno == 0 {
 			r.used = int(n)
 		}
-		r.errno = errno
 		return true
 	}
 }

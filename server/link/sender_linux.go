@@ -1,10 +1,8 @@
 package link
 
 import (
-	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -211,17 +209,11 @@ func (s *sender) transmit(first *mmsghdr, count int) error {
 	err := s.raw.Write(s.call)
 	if err == nil && s.errno == unix.EAGAIN && !s.clogged {
 		s.wait = true
-		s.u.conn.SetWriteDeadline(time.Now().Add(sendPatience))
 		err = s.raw.Write(s.call)
-		s.u.conn.SetWriteDeadline(time.Time{})
+		s.clogged = s.errno == unix.EAGAIN
 	}
-	switch {
-	case errors.Is(err, net.ErrClosed):
+	if err != nil {
 		return net.ErrClosed
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		s.sent, s.errno, s.clogged = 0, unix.EAGAIN, true
-	case err != nil:
-		return err
 	}
 	if s.sent > 0 {
 		s.clogged = false
@@ -230,16 +222,27 @@ func (s *sender) transmit(first *mmsghdr, count int) error {
 	return nil
 }
 
-// sendmmsg runs inside RawConn.Write. See receiver.recvmmsg.
+// sendmmsg runs inside RawConn.Write, which keeps the descriptor open meanwhile. See receiver.recvmmsg.
 func (s *sender) sendmmsg(fd uintptr) bool {
+	var until time.Time
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(s.first)), uintptr(s.count),
 			unix.MSG_DONTWAIT, 0, 0)
 		if errno == unix.EINTR {
 			continue
 		}
-		s.answered(int(n), errno)
-		return s.errno != unix.EAGAIN || !s.wait
+		if s.answered(int(n), errno); s.errno != unix.EAGAIN || !s.wait {
+			return true
+		}
+		// The netpoller does not look for room, see QuietSocket.
+		left := sendPatience
+		if until.IsZero() {
+			until = time.Now().Add(sendPatience)
+		} else if left = time.Until(until); left <= 0 {
+			return true
+		}
+		room := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		_, _ = unix.Poll(room[:], int((left+time.Millisecond-1)/time.Millisecond)) // sendmmsg says what came of it
 	}
 }
 

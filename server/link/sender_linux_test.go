@@ -224,7 +224,7 @@ func TestSenderWaitsOnce(t *testing.T) {
 		if full {
 			s.sent, s.errno = 0, unix.EAGAIN
 			waited = waited || s.wait
-			return !s.wait
+			return true
 		}
 		s.sent, s.errno = s.count, 0
 		return true

@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -42,7 +43,10 @@ type UDPOptions struct {
 // UDP is a socket that many clients share. It implements Socket. Send waits at most sendPatience, and only for
 // the machine's own interface. No error of the network ends it: what the kernel refuses is dropped and counted.
 type UDP struct {
-	conn   *net.UDPConn
+	conn interface {
+		syscall.Conn
+		io.Closer
+	}
 	local  netip.AddrPort
 	moves  mover
 	close  sync.Once

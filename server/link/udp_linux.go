@@ -68,13 +68,13 @@ func listenLane(addr netip.AddrPort, o UDPOptions, i, lanes int) (*UDP, error) {
 	}
 	if err == nil {
 		if o.Plain {
-			u.moves = newPlain(u)
+			u.moves = newPlain(u, conn)
 		} else {
-			u.moves, err = newBatch(u, o)
+			u.moves, err = newBatch(u, conn, o)
 		}
 	}
 	if err != nil {
-		conn.Close()
+		u.conn.Close()
 		return nil, err
 	}
 	return u, nil
@@ -115,7 +115,7 @@ func setBuffer(fd, force, plain, size int) {
 }
 
 // overrun is how many datagrams the kernel has dropped because the socket's receive buffer was full.
-func overrun(conn *net.UDPConn) (n uint64) {
+func overrun(conn syscall.Conn) (n uint64) {
 	_ = control(conn, func(fd int) error { // a closed socket has none to tell
 		var info [9]uint32 // SK_MEMINFO_VARS
 		size := uint32(unsafe.Sizeof(info))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 )
 
 // ListenUDP opens one socket on addr, whatever the number of lanes: only Linux spreads datagrams over several.
@@ -23,9 +24,9 @@ func ListenUDP(addr netip.AddrPort, o UDPOptions) ([]*UDP, error) {
 	conn.SetReadBuffer(orDefault(o.RecvBuf, defaultSocketBuf))
 	conn.SetWriteBuffer(orDefault(o.SendBuf, defaultSocketBuf))
 	u := &UDP{conn: conn, local: conn.LocalAddr().(*net.UDPAddr).AddrPort(), closed: make(chan struct{}), narrow: make(chan netip.Addr, narrowMemory)}
-	u.moves = newPlain(u)
+	u.moves = newPlain(u, conn)
 	return []*UDP{u}, nil
 }
 
 // overrun is not known here.
-func overrun(*net.UDPConn) uint64 { return 0 }
+func overrun(syscall.Conn) uint64 { return 0 }

@@ -13,19 +13,20 @@ import (
 // plain moves one datagram per system call, by nothing but package net.
 type plain struct {
 	u      *UDP
+	conn   *net.UDPConn
 	buf    []byte // Receive's
 	trains [1]Train
 
 	mu sync.Mutex // the write deadline is the socket's, so one Send at a time
 }
 
-func newPlain(u *UDP) *plain {
-	return &plain{u: u, buf: make([]byte, readBuf+Slack)}
+func newPlain(u *UDP, conn *net.UDPConn) *plain {
+	return &plain{u: u, conn: conn, buf: make([]byte, readBuf+Slack)}
 }
 
 func (p *plain) receive() ([]Train, error) {
 	for failures := 0; ; {
-		n, from, err := p.u.conn.ReadFromUDPAddrPort(p.buf[:readBuf])
+		n, from, err := p.conn.ReadFromUDPAddrPort(p.buf[:readBuf])
 		switch {
 		case err != nil:
 			if err := p.u.receiveFailed(err, failures); err != nil {
@@ -64,8 +65,8 @@ func (p *plain) send(trains []Train) error {
 			// for one that did: on a busy machine the time may be over before the kernel was asked at all.
 			var err error
 			for range 2 {
-				p.u.conn.SetWriteDeadline(time.Now().Add(sendPatience))
-				if _, err = p.u.conn.WriteToUDPAddrPort(packet, t.Addr); !errors.Is(err, os.ErrDeadlineExceeded) {
+				p.conn.SetWriteDeadline(time.Now().Add(sendPatience))
+				if _, err = p.conn.WriteToUDPAddrPort(packet, t.Addr); !errors.Is(err, os.ErrDeadlineExceeded) {
 					break
 				}
 			}
