@@ -19,7 +19,7 @@ var layers = map[string][]string{
 	"postern/cmd/demo":             {"postern/cmd/lab", "postern/auth/slapdtest"},
 	"postern/cmd/interop":          {},
 	"postern/cmd/bench":            {"postern/cmd/lab", "postern/server/firewall"},
-	"postern/cmd/vpnload":          {"postern/tlsctl", "postern/server/datachan"},
+	"postern/cmd/vpnload":          {"postern/tlsctl", "postern/server/datachan", "postern/server/link"},
 	"postern/server":               {"postern/tlsctl", "postern/auth", "postern/tun", "postern/server/link", "postern/server/datachan", "postern/server/config", "postern/server/hooks", "postern/server/management", "postern/server/audit"},
 	"postern/server/audit":         {},
 	"postern/server/config":        {},

@@ -8,10 +8,13 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"postern/server/link"
 )
 
 // The peer stands in the network behind the server: over TCP it takes or gives bytes as the request asks, over UDP it
@@ -36,11 +39,15 @@ func servePeer(at netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	raw, err := conn.SyscallConn()
+	sock, err := link.Quieten(conn)
 	if err != nil {
 		return err
 	}
-	if err := raw.Control(func(fd uintptr) {
+	p := &udpPeer{sock: sock, flows: make(map[netip.AddrPort]*peerFlow)}
+	if p.raw, err = sock.SyscallConn(); err != nil {
+		return err
+	}
+	if err := p.raw.Control(func(fd uintptr) {
 		for _, o := range []int{unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE} {
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, o, 8<<20)
 		}
@@ -51,7 +58,7 @@ func servePeer(at netip.AddrPort) error {
 	fmt.Printf("peer serves on %v\n", at)
 	failed := make(chan error, 2)
 	go func() { failed <- serveTCP(l) }()
-	go func() { failed <- (&udpPeer{conn: conn, flows: make(map[netip.AddrPort]*peerFlow)}).serve() }()
+	go func() { failed <- p.serve() }()
 	return <-failed
 }
 
@@ -99,10 +106,54 @@ func serveConn(c *net.TCPConn) {
 
 // A udpPeer is the UDP side of a peer.
 type udpPeer struct {
-	conn *net.UDPConn
+	sock  *link.QuietSocket
+	raw   syscall.RawConn
+	flows map[netip.AddrPort]*peerFlow // of the goroutine in serve
+}
 
-	mu    sync.Mutex
-	flows map[netip.AddrPort]*peerFlow
+// receive reads what came, as one message of the kernel.
+func (p *udpPeer) receive(buf, oob []byte) (n, on int, from netip.AddrPort, err error) {
+	read := func(fd uintptr) bool {
+		var sa unix.Sockaddr
+		n, on, _, sa, err = unix.Recvmsg(int(fd), buf, oob, unix.MSG_DONTWAIT)
+		switch sa := sa.(type) {
+		case *unix.SockaddrInet4:
+			from = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+		case *unix.SockaddrInet6:
+			from = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
+		}
+		return true
+	}
+	closed := p.sock.Arrivals().Read(func(uintptr) bool {
+		if e := p.raw.Read(read); e != nil {
+			err = e
+		}
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if closed != nil {
+		err = net.ErrClosed
+	}
+	return n, on, from, err
+}
+
+// transmit sends one message, with a control message or none, and waits for room.
+func (p *udpPeer) transmit(b, oob []byte, to unix.Sockaddr) (err error) {
+	closed := p.raw.Control(func(fd uintptr) {
+		for {
+			if err = unix.Sendmsg(int(fd), b, oob, to, unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
+				return
+			}
+			awaitRoom(int(fd))
+		}
+	})
+	return errors.Join(closed, err)
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
 // peerFlow is what the peer knows of one session's flow.
@@ -123,14 +174,13 @@ func (p *udpPeer) serve() error {
 	var from netip.AddrPort
 	var f *peerFlow
 	for {
-		n, on, _, addr, err := p.conn.ReadMsgUDPAddrPort(buf, oob)
+		n, on, addr, err := p.receive(buf, oob)
 		if errors.Is(err, net.ErrClosed) {
 			return err
 		}
 		if err != nil {
 			continue // ICMP leaves errors on the socket
 		}
-		addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 		if f == nil || addr != from {
 			from = addr
 			if f = p.flows[addr]; f == nil {
@@ -151,11 +201,11 @@ func (p *udpPeer) serve() error {
 				f.packets++
 				f.bytes += uint64(len(pkt))
 			case 'e':
-				_, _ = p.conn.WriteToUDPAddrPort(pkt, addr)
+				_ = p.transmit(pkt, nil, sockaddr(addr))
 			case 'q':
 				m.kind, m.seq, m.stamp = 'r', f.packets, f.bytes
 				m.put(pkt)
-				_, _ = p.conn.WriteToUDPAddrPort(pkt[:udpHead], addr)
+				_ = p.transmit(pkt[:udpHead], nil, sockaddr(addr))
 			case 's':
 				p.send(f, addr, &m)
 			case 'x':
@@ -190,6 +240,7 @@ func (p *udpPeer) run(f *peerFlow, to netip.AddrPort) {
 	h.Level, h.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
 	h.SetLen(unix.CmsgLen(2))
 	var b []byte
+	at := sockaddr(to)
 	last, owed := time.Now(), 0.0
 	for {
 		f.mu.Lock()
@@ -221,10 +272,10 @@ func (p *udpPeer) run(f *peerFlow, to netip.AddrPort) {
 		}
 		var err error
 		if n == 1 {
-			_, err = p.conn.WriteToUDPAddrPort(b[:size], to)
+			err = p.transmit(b[:size], nil, at)
 		} else {
 			binary.NativeEndian.PutUint16(cmsg[unix.CmsgLen(0):], uint16(size))
-			_, _, err = p.conn.WriteMsgUDPAddrPort(b[:n*size], cmsg[:], to)
+			err = p.transmit(b[:n*size], cmsg[:], at)
 		}
 		if err != nil {
 			time.Sleep(time.Millisecond) // no room, or no route for the moment

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"postern/server/link"
 )
 
 // A wire carries one session's packets.
@@ -37,7 +39,7 @@ var buffers = sync.Pool{New: func() any { return new([2 * bufferSize]byte) }}
 // A udpWire is a socket of its own, so that every session has a port of its own. With gso it moves many packets per
 // system call, as the best of clients could; without, one, as the stock client does.
 type udpWire struct {
-	conn *net.UDPConn
+	sock *link.QuietSocket
 	raw  syscall.RawConn
 	gso  bool
 
@@ -58,9 +60,12 @@ func dialUDP(to netip.AddrPort, from netip.Addr, gso bool) (*udpWire, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &udpWire{conn: conn, gso: gso}
-	if w.raw, err = conn.SyscallConn(); err != nil {
-		conn.Close()
+	w := &udpWire{gso: gso}
+	if w.sock, err = link.Quieten(conn); err != nil {
+		return nil, err
+	}
+	if w.raw, err = w.sock.SyscallConn(); err != nil {
+		w.close()
 		return nil, err
 	}
 	w.writer = w.sendmsg
@@ -73,7 +78,7 @@ func dialUDP(to netip.AddrPort, from netip.Addr, gso bool) (*udpWire, error) {
 		}
 	})
 	if err != nil {
-		conn.Close()
+		w.close()
 		return nil, err
 	}
 	return w, nil
@@ -99,8 +104,8 @@ func (w *udpWire) send(b []byte, size int) error {
 			w.msg.Control = &w.cmsg[0]
 			w.msg.SetControllen(unix.CmsgSpace(2))
 		}
-		if err := w.raw.Write(w.writer); err != nil {
-			return err
+		if w.raw.Write(w.writer) != nil {
+			return net.ErrClosed
 		}
 		switch w.errno {
 		case 0, unix.ECONNREFUSED, unix.ENOBUFS: // the next try may do better
@@ -118,11 +123,17 @@ func (w *udpWire) sendmsg(fd uintptr) bool {
 		switch w.errno {
 		case unix.EINTR:
 		case unix.EAGAIN:
-			return false
+			awaitRoom(int(fd))
 		default:
 			return true
 		}
 	}
+}
+
+// awaitRoom waits until there may be room in a socket's send buffer.
+func awaitRoom(fd int) {
+	room := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	_, _ = unix.Poll(room[:], 100) // whatever it says: the next try says more
 }
 
 func (w *udpWire) receive(handle func(b []byte, size int), idle func()) error {
@@ -131,7 +142,7 @@ func (w *udpWire) receive(handle func(b []byte, size int), idle func()) error {
 		iov  unix.Iovec
 		cmsg [64]byte
 	)
-	err := w.raw.Read(func(fd uintptr) bool {
+	drain := func(fd uintptr) bool {
 		buffer := buffers.Get().(*[2 * bufferSize]byte)
 		defer buffers.Put(buffer)
 		iov.Base = &buffer[0]
@@ -163,11 +174,19 @@ func (w *udpWire) receive(handle func(b []byte, size int), idle func()) error {
 				return true // the socket is gone
 			}
 		}
+	}
+	ended := false
+	err := w.sock.Arrivals().Read(func(uintptr) bool {
+		closed := w.raw.Read(func(fd uintptr) bool {
+			ended = drain(fd)
+			return true
+		})
+		return closed != nil || ended
 	})
-	if errors.Is(err, net.ErrClosed) {
+	if err != nil || !ended {
 		return net.ErrClosed
 	}
-	return err
+	return nil
 }
 
 // segmentSize is how long the packets are that the kernel merged into n bytes.
@@ -183,7 +202,7 @@ func segmentSize(cmsg []byte, n int) int {
 	return n
 }
 
-func (w *udpWire) close() { w.conn.Close() }
+func (w *udpWire) close() { w.sock.Close() }
 
 // A tcpWire is a stream of packets with their lengths before them.
 type tcpWire struct {
