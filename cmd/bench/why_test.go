@@ -56,7 +56,7 @@ func TestExplain(t *testing.T) {
 	explain(&s, []*bout{r})
 	for _, want := range []string{
 		"stock client down: CPU, s/GB.** Profile: 75 % TUN write, 25 % cipher; perf says of the kernel 50 % receivers' stacks. " + farEnd + " " + answers,
-		"GSO client down: CPU, s/GB.** The profile failed: it broke. " + farEnd,
+		"GSO client down: CPU, s/GB.** The profile failed: it broke. " + sealing,
 		"| server | samples | TUN write | cipher |\n|---|---:|---:|---:|\n| TCP down: B | 4 | 75 | 25 |\n\n",
 		"| server | samples | receivers' stacks | outside the kernel |\n|---|---:|---:|---:|\n| TCP down: B | 4 | 50 | 50 |\n\n",
 	} {
