@@ -237,10 +237,11 @@ func (c *Client) Pull(ctx context.Context) error {
 	if c.cfg.Cadence != nil || protoOf(c.cfg.PeerInfo)&4 == 0 {
 		c.wg.Go(func() { c.ask(ctx) })
 	}
-	if c.cfg.PushWithin > 0 {
-		c.mu.Lock()
-		c.pushBy = time.Now().Add(c.cfg.PushWithin)
-		c.mu.Unlock()
+	c.mu.Lock()
+	patience := c.cfg.PushWithin // which the server may have changed already
+	c.pushBy = time.Now().Add(patience)
+	c.mu.Unlock()
+	if patience > 0 {
 		c.wg.Go(func() { c.expire(ctx, cancel) })
 	}
 	return c.wait(ctx, func() bool { return c.pushed })
