@@ -41,6 +41,9 @@ type LDAPOptions struct {
 const (
 	// loginTime bounds a login whatever the steps take (security S058).
 	loginTime = 10 * time.Second
+	// queueTime is how much of it a login may wait for its turn: who has it later has no time left to ask anything, and
+	// better comes again.
+	queueTime = loginTime / 2
 	// maxConns is how many connections to the directory there are at most; a login uses one at a time.
 	maxConns = 32
 )
@@ -242,13 +245,11 @@ func consult[T any](ctx context.Context, l *LDAP, ask func(context.Context, *ser
 	ctx, cancel := context.WithTimeout(ctx, loginTime)
 	defer cancel()
 
-	select {
-	case l.conns <- struct{}{}:
-		defer func() { <-l.conns }()
-		l.idle.trim(maxConns - len(l.conns))
-	case <-ctx.Done():
-		return none, fmt.Errorf("wait for one of %d directory connections: %w", maxConns, ctx.Err())
+	if err := l.queue(ctx); err != nil {
+		return none, err
 	}
+	defer func() { <-l.conns }()
+	l.idle.trim(maxConns - len(l.conns))
 	servers, err := l.servers.candidates(ctx)
 	if err != nil {
 		return none, fmt.Errorf("no directory server to ask: %w", err)
@@ -278,7 +279,7 @@ func consult[T any](ctx context.Context, l *LDAP, ask func(context.Context, *ser
 		case caller.Err() != nil: // the client has gone, which is not the server's fault
 			s.passed()
 			return none, fmt.Errorf("ask the directory: %w", errors.Join(failures...))
-		case errors.As(err, &odd):
+		case errors.As(err, &odd), l.hurried(ctx, began):
 			s.passed()
 		default:
 			s.broke(err, began)
@@ -288,6 +289,26 @@ func consult[T any](ctx context.Context, l *LDAP, ask func(context.Context, *ser
 		}
 	}
 	return none, fmt.Errorf("ask the directory: %w", errors.Join(failures...))
+}
+
+// queue waits for one of the connections.
+func (l *LDAP) queue(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, queueTime)
+	defer cancel()
+	select {
+	case l.conns <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for one of %d directory connections: %w", maxConns, ctx.Err())
+	}
+}
+
+// hurried reports whether a login whose time is over left the server that it began to ask then less of it than a step may
+// take: others must not be turned away for that. The deadline is looked at itself, since whatever waited for it may be
+// back before the context knows.
+func (l *LDAP) hurried(ctx context.Context, began time.Time) bool {
+	end, ok := ctx.Deadline()
+	return ok && !time.Now().Before(end) && time.Since(began) < min(l.o.Timeout, queueTime)
 }
 
 // guarded asks, and does not leave a server's trial open should that panic.
