@@ -166,6 +166,9 @@ func (c *crew) lost(s *session, err error) {
 	}
 	c.mu.Unlock()
 	go func() {
+		if !mine {
+			time.Sleep(time.Second) // what the server has said before it hung up is still being read
+		}
 		s.leave(false)
 		if mine && c.o.again && c.goesOn() && c.enter(context.Background(), s.id) == nil {
 			c.tally.returns.Add(1)
