@@ -113,8 +113,8 @@ func timedOut(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &n) && n.Timeout() || strings.Contains(err.Error(), "i/o timeout")
 }
 
-// certificateRefused reports whether the server has ended the handshake for our certificate, or for having none. OpenSSL
-// calls the latter a handshake failure up to TLS 1.2.
+// certificateRefused reports whether the server has refused our certificate, or that there is none: in the handshake up to
+// TLS 1.2, where OpenSSL calls the latter a handshake failure, and at the first thing said behind it since.
 func certificateRefused(err error) bool {
 	var alert *net.OpError
 	if !errors.As(err, &alert) || alert.Op != "remote error" {
@@ -161,7 +161,7 @@ var LDAPAdvice = []Advice{
 	{"the server has no TLS 1.2", "Switch on TLS 1.2 or newer in the directory: older ones are not spoken.",
 		atStep(stepTLS, noVersion)},
 	{"the server wants another certificate of ours", "Name one that the directory accepts in `ldap-tls-cert` and `ldap-tls-key`.",
-		atStep(stepTLS, certificateRefused)},
+		func(err error, _ string) bool { return certificateRefused(err) }},
 	{"TLS cannot be set up in time", "The server accepts connections and does not answer: it is overloaded, or something in between swallows the packets.",
 		func(err error, at string) bool { return (at == stepTLS || at == stepStartTLS) && timedOut(err) }},
 	{"TLS cannot be set up", "See what the directory's log says about this connection.",

@@ -238,18 +238,21 @@ func TestExplain(t *testing.T) {
 			told[c.want] = true
 		})
 	}
-	t.Run("the server wants another certificate of ours", func(t *testing.T) {
-		config := ca.server(t, nil)
-		config.ClientAuth, config.MaxVersion = tls.RequireAnyClientCert, tls.VersionTLS12
-		s := startStub(t, &stub{tls: config})
-		o := stubOptions(s)
-		o.CA = ca.pem
-		_, err := newLDAP(t, o).Test(t.Context(), "alice", nil, func(auth.LDAPStep) {})
-		if got := auth.Explain(err).Problem; got != t.Name()[len("TestExplain/"):] && got != "the server wants another certificate of ours" {
-			t.Errorf("%v: %q", err, got)
-		}
-		told["the server wants another certificate of ours"] = true
-	})
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} { // 1.3 says it behind the handshake
+		const want = "the server wants another certificate of ours"
+		t.Run(want+", "+tls.VersionName(version), func(t *testing.T) {
+			config := ca.server(t, nil)
+			config.ClientAuth, config.MaxVersion = tls.RequireAnyClientCert, version
+			s := startStub(t, &stub{tls: config})
+			o := stubOptions(s)
+			o.CA = ca.pem
+			_, err := newLDAP(t, o).Test(t.Context(), "alice", nil, func(auth.LDAPStep) {})
+			if got := auth.Explain(err).Problem; got != want {
+				t.Errorf("%v: %q", err, got)
+			}
+			told[want] = true
+		})
+	}
 	o := stubOptions(startStub(t, &stub{}))
 	o.BindDN, o.BindPassword, o.BindAs = "", "", "%u@x.example"
 	l := newLDAP(t, o)

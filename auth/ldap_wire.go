@@ -79,16 +79,29 @@ func (c *answerConn) next() ([]byte, error) {
 	return msg, nil
 }
 
-// explain adds to an error of the library why reading ended, if it did and the error does not say so: a request that
-// came after that fails with no more than "connection closed". TLS 1.3 tells a client only behind the handshake that its
+// explain adds to an error of the library why reading ended, if it did and the error is no answer: a request that came
+// after that fails with no more than "connection closed". TLS 1.3 tells a client only behind the handshake that its
 // certificate was wanted, or not liked.
 func (c *answerConn) explain(err error) error {
 	broken := c.broken.Load()
-	if err == nil || broken == nil || strings.Contains(err.Error(), (*broken).Error()) {
+	if err == nil || broken == nil || anyResult(err) {
 		return err
 	}
-	return fmt.Errorf("%w: %v", err, *broken)
+	return &brokenError{err, *broken}
 }
+
+// A brokenError is an error of the library, which keeps causes as text at best, and the cause itself.
+type brokenError struct{ err, cause error }
+
+func (e *brokenError) Error() string {
+	text, cause := e.err.Error(), e.cause.Error()
+	if strings.Contains(text, cause) {
+		return text
+	}
+	return text + ": " + cause
+}
+
+func (e *brokenError) Unwrap() []error { return []error{e.err, e.cause} }
 
 var errMalformed = errors.New("malformed answer from the directory")
 
