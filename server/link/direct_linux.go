@@ -54,7 +54,7 @@ func (d *direct) send(fd uintptr) {
 	for len(d.head) > 0 {
 		iov := unix.Iovec{Base: &d.head[0]}
 		iov.SetLen(len(d.head))
-		n := sendmsg(fd, &iov, 1)
+		n := d.sendmsg(fd, &iov, 1)
 		if n <= 0 {
 			return
 		}
@@ -93,7 +93,7 @@ func (d *direct) gather(fd uintptr) {
 		if k == 0 {
 			return
 		}
-		n := sendmsg(fd, &iovs[0], k)
+		n := d.sendmsg(fd, &iovs[0], k)
 		if n < 0 {
 			return
 		}
@@ -122,8 +122,8 @@ func (d *direct) wrote(n int) {
 }
 
 // sendmsg returns how much the kernel has taken, and -1 for any error: the writer, to whom the rest is left, meets it
-// again.
-func sendmsg(fd uintptr, iov *unix.Iovec, n int) int {
+// again. All but why a connection broke: that the kernel says once, and afterwards only that it is broken (EPIPE).
+func (d *direct) sendmsg(fd uintptr, iov *unix.Iovec, n int) int {
 	msg := unix.Msghdr{Iov: iov}
 	msg.SetIovlen(n)
 	for {
@@ -132,8 +132,11 @@ func sendmsg(fd uintptr, iov *unix.Iovec, n int) int {
 		case 0:
 			return int(took)
 		case unix.EINTR:
+			continue
+		case unix.EAGAIN, unix.EPIPE, unix.ENOBUFS, unix.ENOMEM:
 		default:
-			return -1
+			d.broke = errno
 		}
+		return -1
 	}
 }

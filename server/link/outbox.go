@@ -33,7 +33,7 @@ type outbox struct {
 	writing bool  // the writer has a batch in hand, which goes before all else
 	closing bool  // Close was called: no more packets, and the connection closes once the queue is empty
 	broken  bool  // the connection is closed
-	err     error // why, where it was not Close
+	err     error // why, where it was not Close; set before broken where a direct was told
 
 	wake    chan struct{} // holds one token
 	written chan struct{} // closed when the writer ends; nil while there is none
@@ -45,10 +45,12 @@ type outbox struct {
 type load struct{ packets, bytes int }
 
 // progress is what a direct has done in a call: how many packets of the trains are written, and where the first begins
-// that is not, in the first train left; begun bytes of its frame are.
+// that is not, in the first train left; begun bytes of its frame are. broke is what the kernel says of a connection that
+// broke, if it said so here.
 type progress struct {
 	packets, bytes uint64
 	at, begun      int
+	broke          error
 }
 
 // fits reports whether a packet of n bytes fits beside the load, and adds it if so.
@@ -103,6 +105,9 @@ func (s *Stream) writeNow(trains []Train) (left []Train, at int) {
 	rest, left := d.write(o.queue, trains)
 	o.packetsOut += d.packets
 	o.bytesOut += d.bytes
+	if d.broke != nil && o.err == nil {
+		o.err = fmt.Errorf("write: %w", d.broke)
+	}
 	if len(rest) < len(o.queue) {
 		o.queue = o.queue[:copy(o.queue, rest)]
 	}
@@ -180,7 +185,10 @@ func (s *Stream) fail(err error) {
 	if o.broken {
 		return
 	}
-	o.broken, o.err = true, err
+	o.broken = true
+	if o.err == nil {
+		o.err = err
+	}
 	s.conn.Close()
 	s.startWriter() // to its end, if there is one
 }

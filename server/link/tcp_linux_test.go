@@ -2,11 +2,14 @@ package link_test
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -187,5 +190,112 @@ func TestStreamPartlyTaken(t *testing.T) {
 	}
 	if st := s.Stats(); st.PacketsOut != uint64(total) || st.Dropped != 0 {
 		t.Errorf("counters %+v, want %d packets", st, total)
+	}
+}
+
+// Who learns from a connection why it broke need not be who ends the stream: it ends with the reason all the same.
+func TestStreamResetWhileSending(t *testing.T) {
+	s, client := dialTCP(t, loopback4, link.TCPOptions{})
+	if err := errors.Join(client.SetLinger(0), client.Close()); err != nil {
+		t.Fatal(err)
+	}
+	packet := []link.Train{train(netip.AddrPort{}, 1, 100, 1, 100)}
+	for deadline := time.Now().Add(time.Minute); !link.HasWriter(s); {
+		if err := s.Send(packet); err != nil {
+			t.Fatalf("Send before anybody saw that the connection is broken: %v", err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the reset does not arrive")
+		}
+	}
+	if _, err := s.Receive(); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("Receive: %v, want %v", err, unix.ECONNRESET)
+	}
+}
+
+// Several lanes and a session send to one client, which reads now quickly and now not at all: what it gets is whole, each
+// sender's in the order in which it was sent, all control packets among it, and what is missing was counted.
+func TestStreamSendersAtOnce(t *testing.T) {
+	const lanes, batches, perBatch, controls = 3, 300, 20, 300
+	s, client := dialTCP(t, loopback4, link.TCPOptions{SendBuf: 32 << 10})
+	// A packet is its sender, its number and a tail that both tell.
+	packet := func(sender, i int) []byte {
+		b := make([]byte, 16+(i*37+sender*101)%1300)
+		for k := range b {
+			b[k] = byte(sender*31 + i*7 + k)
+		}
+		binary.BigEndian.PutUint16(b, uint16(sender))
+		binary.BigEndian.PutUint16(b[2:], uint16(i))
+		return b
+	}
+	var senders sync.WaitGroup
+	for lane := range lanes {
+		senders.Go(func() {
+			for batch := range batches {
+				var trains []link.Train
+				for i := range perBatch {
+					b := packet(lane, batch*perBatch+i)
+					trains = append(trains, link.Train{Bytes: b, Size: len(b)})
+				}
+				if err := s.Send(trains); err != nil {
+					t.Errorf("lane %d: %v", lane, err)
+				}
+			}
+		})
+	}
+	heard := make(chan struct{}, controls) // a session waits for acknowledgements
+	senders.Go(func() {
+		for i := range controls {
+			if i >= 8 {
+				<-heard
+			}
+			if err := s.SendControl(packet(lanes, i)); err != nil {
+				t.Errorf("control packet %d: %v", i, err)
+			}
+		}
+	})
+	go func() {
+		senders.Wait()
+		if err := s.SendControl(packet(lanes+1, 0)); err != nil {
+			t.Errorf("the last packet: %v", err)
+		}
+	}()
+	var next [lanes + 1]int
+	got := uint64(0)
+	client.SetReadDeadline(time.Now().Add(time.Minute))
+	for r := bufio.NewReaderSize(client, 4<<10); ; got++ {
+		var head [2]byte
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			t.Fatalf("after %d packets: %v", got, err)
+		}
+		b := make([]byte, binary.BigEndian.Uint16(head[:]))
+		if _, err := io.ReadFull(r, b); err != nil {
+			t.Fatalf("within packet %d: %v", got, err)
+		}
+		if len(b) < 16 {
+			t.Fatalf("packet %d is %d bytes long", got, len(b))
+		}
+		from, i := int(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint16(b[2:]))
+		if slices.Equal(b, packet(lanes+1, 0)) {
+			break
+		}
+		if from > lanes || !slices.Equal(b, packet(from, i)) {
+			t.Fatalf("packet %d was sent by nobody: % x", got, b[:16])
+		}
+		if i < next[from] || from == lanes && i > next[from] {
+			t.Fatalf("sender %d: packet %d where %d was next", from, i, next[from])
+		}
+		if next[from] = i + 1; from == lanes {
+			heard <- struct{}{}
+		}
+		if got%1000 == 999 {
+			time.Sleep(10 * time.Millisecond) // the kernel has no room meanwhile
+		}
+	}
+	if next[lanes] != controls {
+		t.Errorf("%d control packets, want %d", next[lanes], controls)
+	}
+	if st := s.Stats(); st.PacketsOut != got+1 || got+st.Dropped != lanes*batches*perBatch+controls {
+		t.Errorf("%d packets arrived, counters %+v", got, st)
 	}
 }
