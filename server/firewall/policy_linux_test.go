@@ -477,3 +477,34 @@ func TestPolicyNamesAlike(t *testing.T) {
 		t.Error("a member of x_nets has not what it allows")
 	}
 }
+
+// Rights are of one family. Sources of this IPv6 client have, where an IPv4 header has its addresses, that of a client that may
+// do everything, and that of the gateway.
+func TestPolicyFamiliesAreApart(t *testing.T) {
+	newLab(t)
+	net6 := netip.MustParsePrefix("fd77:0:a4d:2::/64")
+	like4, likeGateway4 := netip.MustParseAddr("fd77:0:a4d:2::2"), netip.MustParseAddr("fd77:0:a4d:2:a4d:1:0:2")
+	for _, addr := range []netip.Addr{like4, likeGateway4} {
+		run(t, fmt.Sprintf("ip -n %s addr add %v/128 dev tun nodad", bob, addr))
+	}
+	run(t, fmt.Sprintf("ip -n %s route add %v dev %s", server, net6, device))
+	dns := firewall.Rule{Allow: true, Gateway: true, To: host(inside4), Protocol: "udp", Ports: []firewall.PortRange{{53, 53}}}
+	f := apply(t, policies(everything, nil), func(r *firewall.Rules) {
+		r.Zones[0].Pools = append(slices.Clone(pools), net6)
+		r.Gateway = []firewall.Rule{dns}
+	})
+	update(t, f, firewall.Change{Net: host(alice4), To: "staff"}, firewall.Change{Net: host(like4), To: "guests"})
+	if !reaches(t, alice, alice4, beyond, beyond4, 5000) || !reaches(t, alice, alice4, server, inside4, 53) {
+		t.Error("the IPv4 client has not what it may")
+	}
+	if reaches(t, bob, like4, beyond, beyond6, 5000) {
+		t.Error("the IPv6 client has the rights of an IPv4 client")
+	}
+	if reaches(t, bob, likeGateway4, server, inside6, 53) {
+		t.Error("the IPv6 client reaches what is allowed of the gateway's IPv4 address")
+	}
+	update(t, f, firewall.Change{Net: host(like4), From: "guests", To: "staff"})
+	if !reaches(t, bob, like4, beyond, beyond6, 5000) {
+		t.Error("the IPv6 client has not what it may")
+	}
+}
