@@ -392,6 +392,9 @@ func TestFailedUpdateChangesNothing(t *testing.T) {
 	if err := f.Replace(rules(policies(everything, nil)), firewall.Change{Net: host(bob4), To: "nobody"}); err == nil || !strings.Contains(err.Error(), "nobody") {
 		t.Errorf("a member of an unknown policy: %v", err)
 	}
+	if err := f.Replace(rules(policies(everything, nil)), firewall.Change{Net: host(bob4), From: "nobody", To: "guests"}); err == nil || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("a member that was of an unknown policy: %v", err)
+	}
 	if reaches(t, bob, bob4, beyond, beyond4, 5000) {
 		t.Error("bob has rights from a refused change")
 	}

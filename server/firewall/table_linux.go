@@ -72,7 +72,7 @@ func (f *Firewall) Replace(r Rules, members ...Change) error {
 	if err == nil {
 		err = f.fill(&r)
 	} else {
-		f.conn.Flush() // forget what was queued; the kernel refuses it as a whole
+		f.forget()
 	}
 	if err != nil {
 		f.policies, f.nets, f.zones = before.policies, before.nets, before.zones
@@ -87,12 +87,20 @@ func (f *Firewall) Update(changes []Change) error {
 	err := f.change(changes)
 	if err == nil {
 		err = f.conn.Flush()
+	} else {
+		f.forget()
 	}
 	if err != nil {
 		f.nets = before
 		return fmt.Errorf("firewall: table %s: update: %w", f.table.Name, err)
 	}
 	return nil
+}
+
+// forget empties the queue. The library can only send it: a chain that does not exist has the kernel refuse all of it.
+func (f *Firewall) forget() {
+	f.conn.DelChain(&nftables.Chain{Table: f.table, Name: "none"})
+	f.conn.Flush()
 }
 
 // change queues changes.
