@@ -31,7 +31,7 @@ var goClasses = []class{
 	{"UDP receive", []string{"postern/server/link.(*receiver).recvmmsg*"}},
 	{"TUN read", []string{"postern/tun.(*offloadQueue).drainReady*", "postern/tun.(*plainQueue).Read"}},
 	{"TUN write", []string{"postern/tun.(*offloadQueue).writevNow*", "postern/tun.(*plainQueue).Write"}},
-	{"TCP write", []string{"internal/poll.(*FD).Write*"}},
+	{"TCP write", []string{"postern/server/link.(*direct).sendmsg*", "internal/poll.(*FD).Write*"}},
 	{"TCP read", []string{"internal/poll.(*FD).Read"}},
 	{"TLS", []string{"crypto/tls.*"}},
 	{"cipher", []string{"crypto/*", "golang.org/x/crypto/*"}},

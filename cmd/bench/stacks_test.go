@@ -1,8 +1,13 @@
 package main
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"go/types"
 	"math"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -70,6 +75,7 @@ func TestClasses(t *testing.T) {
 		{goClasses, call + "postern/tun.(*offloadQueue).drainReady internal/poll.(*FD).RawRead postern/server.(*downlink).read", "TUN read"},
 		{goClasses, call + "postern/tun.(*offloadQueue).writevNow internal/poll.(*FD).RawWrite postern/tun.(*Coalescer).put", "TUN write"},
 		{goClasses, call + "syscall.write internal/poll.(*FD).Write net.(*conn).Write postern/server/link.(*Stream).writeAll", "TCP write"},
+		{goClasses, "syscall.RawSyscall6 syscall.RawSyscall postern/server/link.(*direct).sendmsg postern/server/link.(*direct).gather postern/server/link.(*Stream).Send", "TCP write"},
 		{goClasses, "crypto/internal/fips140/aes/gcm.gcmAesEnc crypto/internal/fips140/aes/gcm.seal postern/server/datachan.(*Key).Seal", "cipher"},
 		{goClasses, "encoding/binary.littleEndian.Uint64 postern/tun.add64 postern/tun.sum postern/tun.(*cut).finish", "checksums"},
 		{goClasses, "runtime.futex runtime.futexsleep runtime.notesleep runtime.stopm runtime.findRunnable runtime.schedule runtime.park_m runtime.mcall", "scheduler and locks"},
@@ -90,6 +96,45 @@ func TestClasses(t *testing.T) {
 		got := shares([]stack{{strings.Fields(c.frames), 2}}, c.classes)
 		if len(got) != 1 || got[0].class != c.want || got[0].percent != 100 {
 			t.Errorf("%s\n: %v, want %s", c.frames, got, c.want)
+		}
+	}
+}
+
+// What classes name of Postern's is there: a function that is called otherwise now would count as something else.
+func TestClassesNameFunctions(t *testing.T) {
+	for _, c := range goClasses {
+		for _, name := range c.of {
+			name = strings.TrimSuffix(name, "*")
+			path, ok := strings.CutPrefix(name, "postern/")
+			dir, function, named := strings.Cut(path, ".")
+			if !ok || !named {
+				continue
+			}
+			files, err := filepath.Glob(filepath.Join("../..", dir, "*.go"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := false
+			for _, file := range files {
+				parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range parsed.Decls {
+					f, ok := d.(*ast.FuncDecl)
+					if !ok {
+						continue
+					}
+					is := f.Name.Name
+					if f.Recv != nil {
+						is = "(" + types.ExprString(f.Recv.List[0].Type) + ")." + is
+					}
+					found = found || is == function
+				}
+			}
+			if !found {
+				t.Errorf("class %q: there is no %s", c.name, name)
+			}
 		}
 	}
 }
