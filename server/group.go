@@ -25,7 +25,7 @@ const (
 
 // others calls f for every member of a zone but c. list is the loop's own scratch.
 func (s *Server) others(list *[]*client, zone int, c *client, f func(*client)) {
-	*list = s.table.all((*list)[:0])
+	*list = s.table.joined((*list)[:0])
 	for _, other := range *list {
 		if other == c || other.gone.Load() {
 			continue
@@ -38,12 +38,12 @@ func (s *Server) others(list *[]*client, zone int, c *client, f func(*client)) {
 }
 
 // spreads reports whether a packet for a group from r's client may be copied to the others now. It counts as many copies
-// as there are clients: to look for those of the zone is a large part of the work.
+// as there are members: to look for those of the zone is a large part of the work.
 func (u *uplink) spreads(r *run) bool {
 	if u.nanos == 0 {
 		u.nanos = u.lane.srv.nanos()
 	}
-	if r.c.copies.spend(copyRate*8, u.nanos, 1, min(u.lane.srv.table.count(), copyMost)) == 0 {
+	if r.c.copies.spend(copyRate*8, u.nanos, 1, min(u.lane.srv.table.population(), copyMost)) == 0 {
 		u.lane.srv.drops.add(dropGroup)
 		return false
 	}

@@ -116,6 +116,24 @@ func TestGroupsAreBounded(t *testing.T) {
 	})
 }
 
+// Sessions that are not logged in take nothing from what clients may send to groups, and are not looked at for it.
+func TestGroupsBesideStrangers(t *testing.T) {
+	b := newBench(t, 9)
+	b.srv.clientToClient = true
+	for range maxHalfOpen {
+		b.srv.table.clients[&client{}] = struct{}{}
+	}
+	const packets = copyRate / 9
+	m := b.members[0]
+	must(t, b.uplink.batch([]link.Train{m.trainOf(packets, func(int) []byte { return udp(m.inside, group4, nil) })}))
+	if got := b.sock.packets; got != packets*8 {
+		t.Errorf("%d copies, want %d", got, packets*8)
+	}
+	if got := b.srv.table.joined(nil); len(got) != 9 {
+		t.Errorf("%d clients are looked at, want 9", len(got))
+	}
+}
+
 // However many clients send to groups in one batch, the copies are bounded, and what is beyond that dies and is counted.
 func TestBatchOfGroupsIsBounded(t *testing.T) {
 	b := newBench(t, 9)

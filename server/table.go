@@ -270,6 +270,20 @@ func (t *table) all(list []*client) []*client {
 	return slices.AppendSeq(list, maps.Keys(t.clients))
 }
 
+// joined appends every member to list: strangers cost who looks for members nothing.
+func (t *table) joined(list []*client) []*client {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.AppendSeq(list, maps.Values(t.byOutside))
+}
+
+// population is how many members there are.
+func (t *table) population() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.members
+}
+
 // count is how many sessions there are.
 func (t *table) count() int {
 	t.mu.RLock()
