@@ -18,6 +18,8 @@ FUZZTIME ?= 20000x
 # How long make soak and make soak-load go on.
 SOAK ?= 10m
 LOADSOAK ?= 1h
+# How many clients there are in make storm.
+LOADSTORM ?= 10000
 # How long the directory is away in make outage.
 OUTAGE ?= 5m
 # Arguments for postern quickstart in `make run`.
@@ -27,7 +29,7 @@ DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
 BENCH_PACKAGES := iproute2 iputils-ping openvpn openssl iperf3 ethtool procps
 TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps systemd tshark gcc libc6-dev strace
 
-.PHONY: help build run demo bench bench-quick microbench test unit race sim fuzz e2e soak soak-load outage interop reproducible vet clean go root
+.PHONY: help build run demo bench bench-quick microbench test unit race sim fuzz e2e soak soak-load storm outage interop reproducible vet clean go root
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -132,6 +134,9 @@ soak: go ## as root: 20 stock clients that renegotiate, roam and restart for SOA
 
 soak-load: go ## as root: hundreds of sessions that come and go and two stock clients in bulk for LOADSOAK=1h; three minutes of it are in e2e
 	CGO_ENABLED=0 LOADSOAK=$(LOADSOAK) $(GO) test -count 1 -timeout 0 -run '^TestE2ELoadSoak$$' -v $(TESTFLAGS) ./cmd/postern
+
+storm: go ## as root: LOADSTORM=10000 clients log in, 100 a second, and leave at once, beside others that move data; 300 of them are in e2e
+	CGO_ENABLED=0 LOADSTORM=$(LOADSTORM) $(GO) test -count 1 -timeout 0 -run '^TestE2ELoadStorm$$' -v $(TESTFLAGS) ./cmd/postern
 
 outage: go ## as root: the directory is away for OUTAGE=5m while clients renegotiate; twenty seconds of it are in e2e
 	CGO_ENABLED=0 OUTAGE=$(OUTAGE) $(GO) test -count 1 -timeout 0 -run '^TestE2ELDAPOutage$$' -v $(TESTFLAGS) ./cmd/postern

@@ -20,8 +20,8 @@ import (
 
 // A hundred logins a second, hundreds of sessions that say goodbye all at once, as many that fall silent together and time
 // out in the same second, and floods of what strangers can send: everybody gets in, nobody is left, and those who move data
-// beside them lose next to nothing of it (S011, S012). LOADSTORM=1000 and LOADSTORM=10000 are the storms that performance is
-// measured with, and floods ten times as wild.
+// beside them lose next to nothing of it (S011, S012). LOADSTORM=1000 and LOADSTORM=10000 (make
+// storm) are the storms that performance is measured with, and floods ten times as wild.
 func TestE2ELoadStorm(t *testing.T) {
 	t.Parallel() // it mostly waits, as the soaks do
 	sessions, rate := 300, 1000
