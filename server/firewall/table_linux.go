@@ -454,6 +454,7 @@ func (f *Firewall) fill(r *Rules) error {
 	}
 	errs = append(errs, f.add(setPools4, intervals(spans(pools, false))), f.add(setPools6, intervals(spans(pools, true))))
 	if err := errors.Join(errs...); err != nil {
+		f.forget()
 		return err
 	}
 	for _, rule := range r.rules() {
