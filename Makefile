@@ -26,7 +26,7 @@ OUTAGE ?= 5m
 ARGS ?=
 
 DEMO_PACKAGES := iproute2 iputils-ping openvpn slapd ldap-utils
-BENCH_PACKAGES := iproute2 iputils-ping openvpn openssl iperf3 ethtool procps
+BENCH_PACKAGES := iproute2 iputils-ping openvpn openssl iperf3 ethtool procps tcpdump
 TEST_PACKAGES := $(DEMO_PACKAGES) easy-rsa openssl nftables iperf3 tcpdump procps systemd tshark gcc libc6-dev strace
 
 .PHONY: help build run demo bench bench-quick microbench test unit race sim fuzz e2e soak soak-load storm outage interop reproducible vet clean go root

@@ -179,6 +179,14 @@ func cases(o options) (list []plan) {
 		}
 	}
 	list = append(list, costs(o)...)
+	list = append(list, plan{
+		name: "trip", title: "Where an idle round trip spends its time", late: true, once: true, takes: time.Duration(o.seconds+4) * time.Second,
+		columns: []column{clientOut, serverIn, behind, serverOut, clientBack, cable, whole},
+		note: "Medians of pings, by what tcpdump sees on the interfaces of the client and of the gateway, beside which everything takes a little longer. " +
+			"A part begins when the packet is at a process's socket or device, and ends when it has left by the other: waking the process is in it. " +
+			"The sum lacks the waking of ping.",
+		runs: []contestant{{"OpenVPN, stock client", 0, tripped(openvpn)}, {"Postern, stock client", 0, tripped(postern)}},
+	})
 	return append(list, plan{
 		name: "connects", title: fmt.Sprintf("The packet filter: a client becomes a member of its policy, with %d members, and at %d connects a second", members, arrivals),
 		columns: []column{oneConnect, sustained, p50Connect, p99Connect, filterCores},

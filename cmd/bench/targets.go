@@ -30,6 +30,7 @@ const (
 	framed  = "A stream has a goroutine more than a datagram's session, and buffers in the kernel and outside of it."
 	answers = "The largest part is writing the client's acknowledgements to the TUN: the kernel hands each to the sender's TCP stack in the same call, and that sends on from there, within the server's time."
 	timed   = "The peer's figure says what the machine takes by itself."
+	parts   = "Most of it is not the server's: see \"Where an idle round trip spends its time\"."
 )
 
 // targets are those of issue and design, in the order in which they are shown.
@@ -62,7 +63,7 @@ var targets = []target{
 	{"memory, 1,000 idle sessions over TCP: KB each", "idle tcp 1000", 1, kilobytes, false, 40, 0, 0, held + " " + framed},
 	{"memory, 10,000 idle sessions: KB each", "idle udp 10000", 0, kilobytes, false, 40, 0, 0, held},
 	{"10,000 idle sessions with keepalives: cores", "idle udp 10000", 0, cores, false, 0.10, 0, 0, shared},
-	{"idle round trip: p50 ms", "latency idle", 1, p50, false, 0.15, 0, 0, timed},
+	{"idle round trip: p50 ms", "latency idle", 1, p50, false, 0.15, 0, 0, timed + " " + parts},
 	{"round trip under full TCP load up: p99 ms", "latency up", 1, p99, false, 0, 0, 1, timed},
 	{"round trip under full TCP load down: p99 ms", "latency down", 1, p99, false, 0, 0, 1, timed},
 	{"packet filter with 5,000 members: connects a second", "connects", 0, sustained, true, 0.99 * arrivals, 0, 0, timed},
