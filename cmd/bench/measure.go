@@ -155,6 +155,7 @@ type found struct {
 	Ping   times  `json:"ping_ms"`
 	Sent   uint64 `json:"pings_sent"`
 	Silent uint64 `json:"flows_uncounted"`
+	Errors map[string]int
 	Late   uint64 `json:"late_for_stock_replay_window"`
 	Phases []struct {
 		Up, Down struct{ Mbits float64 }
@@ -252,7 +253,7 @@ func greeted(kind string, n int) func(*bed, options) (figures, error) {
 			return nil, err
 		}
 		if r.Connected < n {
-			return nil, fmt.Errorf("%d of %d connected", r.Connected, n)
+			return nil, fmt.Errorf("%d of %d connected: %v", r.Connected, n, r.Errors)
 		}
 		return figures{handshake: r.Server.Handshake, rate: r.Rate, burstCores: r.Server.Handshake * r.Rate / 1e3}, nil
 	}
@@ -285,7 +286,7 @@ func idle(kind string, n int, proto string) func(*bed, options) (figures, error)
 			return nil, err
 		}
 		if r.Connected < n {
-			return nil, fmt.Errorf("%d of %d connected", r.Connected, n)
+			return nil, fmt.Errorf("%d of %d connected: %v", r.Connected, n, r.Errors)
 		}
 		return figures{kilobytes: r.Server.KB, cores: r.Server.Cores}, nil
 	}

@@ -234,12 +234,16 @@ func (o *options) ackEvery() int {
 }
 
 func run(o options) error {
-	// A descriptor for each session, and some.
+	// A descriptor for each session, and some; two, where there are few.
+	need := uint64(o.sessions) + 512
+	if o.sessions <= quietSessions {
+		need += uint64(o.sessions)
+	}
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < uint64(o.sessions)+512 {
-		want := unix.Rlimit{Cur: uint64(o.sessions) + 4096, Max: max(limit.Max, uint64(o.sessions)+4096)}
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < need {
+		want := unix.Rlimit{Cur: need + 3584, Max: max(limit.Max, need+3584)}
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &want); err != nil {
-			return fmt.Errorf("%d sessions need as many file descriptors (ulimit -n): %w", o.sessions, err)
+			return fmt.Errorf("%d sessions need %d file descriptors (ulimit -n): %w", o.sessions, need, err)
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -80,7 +80,7 @@ func (s *session) newWire() (wire, error) {
 	if s.id.stream {
 		w, err = dialTCP(o.remoteTCP, from, o.gso)
 	} else {
-		w, err = dialUDP(o.remote, from, o.gso)
+		w, err = dialUDP(o.remote, from, o.gso, o.sessions <= quietSessions)
 	}
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -39,9 +40,10 @@ var buffers = sync.Pool{New: func() any { return new([2 * bufferSize]byte) }}
 // A udpWire is a socket of its own, so that every session has a port of its own. With gso it moves many packets per
 // system call, as the best of clients could; without, one, as the stock client does.
 type udpWire struct {
-	sock *link.QuietSocket
-	raw  syscall.RawConn
-	gso  bool
+	sock  io.Closer
+	raw   syscall.RawConn
+	quiet syscall.RawConn // where to wait for arrivals; nil: at raw
+	gso   bool
 
 	mu     sync.Mutex // all below
 	msg    unix.Msghdr
@@ -51,7 +53,11 @@ type udpWire struct {
 	writer func(fd uintptr) bool
 }
 
-func dialUDP(to netip.AddrPort, from netip.Addr, gso bool) (*udpWire, error) {
+// quietSessions is up to how many sessions have sockets that are woken for arrivals only: each takes two descriptors, and is of
+// use to those that send much.
+const quietSessions = 1000
+
+func dialUDP(to netip.AddrPort, from netip.Addr, gso, quiet bool) (*udpWire, error) {
 	var local *net.UDPAddr
 	if from.IsValid() {
 		local = net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
@@ -60,11 +66,18 @@ func dialUDP(to netip.AddrPort, from netip.Addr, gso bool) (*udpWire, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &udpWire{gso: gso}
-	if w.sock, err = link.Quieten(conn); err != nil {
-		return nil, err
-	}
-	if w.raw, err = w.sock.SyscallConn(); err != nil {
+	w := &udpWire{sock: conn, gso: gso}
+	if quiet {
+		sock, err := link.Quieten(conn)
+		if err != nil {
+			return nil, err
+		}
+		w.sock, w.quiet = sock, sock.Arrivals()
+		if w.raw, err = sock.SyscallConn(); err != nil {
+			w.close()
+			return nil, err
+		}
+	} else if w.raw, err = conn.SyscallConn(); err != nil {
 		w.close()
 		return nil, err
 	}
@@ -176,13 +189,16 @@ func (w *udpWire) receive(handle func(b []byte, size int), idle func()) error {
 		}
 	}
 	ended := false
-	err := w.sock.Arrivals().Read(func(uintptr) bool {
-		closed := w.raw.Read(func(fd uintptr) bool {
-			ended = drain(fd)
-			return true
-		})
-		return closed != nil || ended
-	})
+	read := func(fd uintptr) bool {
+		ended = drain(fd)
+		return ended || w.quiet != nil
+	}
+	var err error
+	if w.quiet == nil {
+		err = w.raw.Read(read)
+	} else {
+		err = w.quiet.Read(func(uintptr) bool { return w.raw.Read(read) != nil || ended })
+	}
 	if err != nil || !ended {
 		return net.ErrClosed
 	}
