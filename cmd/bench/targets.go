@@ -20,7 +20,7 @@ type target struct {
 
 // What is known about targets that are missed.
 const (
-	singly  = "Datagrams come one by one from a stock client, unless the interface merges them: each is a packet for the socket, the cipher and the device by itself."
+	singly  = "Datagrams come one by one from a stock client, unless the interface merges them: each is a packet for the socket, the cipher and the device by itself. The server is faster than that client, so it sleeps, and is woken for every one or two of them; under load more come at once."
 	farEnd  = "On a veth pair the receiver's network stack runs within the server's own system calls; a real interface takes the packets instead."
 	sealing = "More than a third is AES-256-GCM in the assembly of crypto/cipher, a fifth reading the TUN and sendmmsg; what is left is a little of many things."
 	single  = "The generator is what limits: handing each datagram over in a system call of its own takes it longer than the server needs for it."
@@ -30,7 +30,7 @@ const (
 	framed  = "A stream has a goroutine more than a datagram's session, and buffers in the kernel and outside of it."
 	answers = "The largest part is writing the client's acknowledgements to the TUN: the kernel hands each to the sender's TCP stack in the same call, and that sends on from there, within the server's time."
 	timed   = "The peer's figure says what the machine takes by itself."
-	parts   = "Most of it is not the server's: see \"Where an idle round trip spends its time\"."
+	parts   = "About half of it is the client's and the network's, and the rest mostly waking the server: see \"Where an idle round trip spends its time\"."
 )
 
 // targets are those of issue and design, in the order in which they are shown.
